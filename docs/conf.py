@@ -1,0 +1,29 @@
+"""Sphinx settings. The build reads nothing from the network."""
+
+import logging
+from importlib.metadata import version as distribution_version
+
+project = "ppl_lvm"
+author = "The ppl_lvm contributors"
+release = distribution_version("ppl-lvm")
+version = release
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# Public members in the order of the source, signatures as written.
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+
+html_theme = "furo"
+html_title = f"ppl_lvm {release}"
+exclude_patterns = ["_build"]
+
+# index.md names its pages by pattern. That a pattern matches no page is the one warning that is let pass: it
+# has no type, so suppress_warnings cannot name it.
+logging.getLogger("sphinx.sphinx.directives.other").addFilter(
+    lambda record: getattr(record, "subtype", None) != "empty_glob"
+)

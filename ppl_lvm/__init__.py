@@ -1,0 +1,75 @@
+"""ppl_lvm: latent-variable models on probabilistic programming.
+
+Write a model, pick an inference engine, and get a posterior in ArviZ form, the log evidence with its
+kind, and a verdict on whether the approximation can be trusted. Names load on first use, so that
+importing the package is quick and loads neither torch nor jax.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> module that holds it. The modules comparison, fitting, ... are not called compare or
+# fit: importing such a submodule would replace the function of the same name on the package.
+_HOME = {
+    "Model": "core",
+    "Program": "core",
+    "AbstractModel": "core",
+    "Engine": "core",
+    "Evidence": "core",
+    "Status": "core",
+    "Outcome": "core",
+    "Fit": "result",
+    "fit": "fitting",
+    "engines_for": "fitting",
+    "sample_prior": "predictive",
+    "condition": "conditioning",
+    "compare": "comparison",
+    "Comparison": "comparison",
+    "Verdict": "comparison",
+    "rank": "ranking",
+    "load": "storage",
+    "SVI": "engines.svi",
+    "ELBO": "engines.svi",
+    "Renyi": "engines.svi",
+    "NUTS": "engines.nuts",
+    "ImportanceSampling": "engines.importance",
+    "EM": "engines.em",
+}
+_SUBMODULES = ("models", "engines", "plots")
+
+__all__ = ["__version__", *_HOME, *_SUBMODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"ppl_lvm.{_HOME[name]}"), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"ppl_lvm.{name}")
+    else:
+        raise AttributeError(f"module 'ppl_lvm' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from ppl_lvm import engines, models, plots
+    from ppl_lvm.comparison import Comparison, Verdict, compare
+    from ppl_lvm.conditioning import condition
+    from ppl_lvm.core import AbstractModel, Engine, Evidence, Model, Outcome, Program, Status
+    from ppl_lvm.engines.em import EM
+    from ppl_lvm.engines.importance import ImportanceSampling
+    from ppl_lvm.engines.nuts import NUTS
+    from ppl_lvm.engines.svi import ELBO, SVI, Renyi
+    from ppl_lvm.fitting import engines_for, fit
+    from ppl_lvm.predictive import sample_prior
+    from ppl_lvm.ranking import rank
+    from ppl_lvm.result import Fit
+    from ppl_lvm.storage import load

@@ -1,0 +1,1 @@
+"""The two probabilistic programming libraries behind one face: tracing, densities, guides."""

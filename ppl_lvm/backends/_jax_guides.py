@@ -1,0 +1,164 @@
+"""Guides of the JAX side: Gaussian families on unconstrained space, and NumPyro guide programs.
+
+Each offers ``init(key)``, ``draw(params, key, data)`` -> (z, log q(z)) in unconstrained space and
+``log_prob(params, z, data)``; all are pure, so that they can be vmapped over particles.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.distributions import biject_to
+
+from ppl_lvm.backends._numpyro import split_arguments
+from ppl_lvm.backends.density import Density, Tree
+from ppl_lvm.core import Problem
+
+_START_SCALE = 0.1
+
+
+class Guide(NamedTuple):
+    """A family of densities on unconstrained space; ``constrain`` maps params for storing."""
+
+    init: Callable[[Any], Tree]
+    draw: Callable[[Tree, Any, Tree], tuple[Tree, Any]]
+    log_prob: Callable[[Tree, Tree, Tree], Any]
+    constrain: Callable[[Tree], Tree]
+    unconstrain: Callable[[Tree], Tree]
+
+
+def build_guide(
+    problem: Problem, density: Density, spec: Any, start: Mapping[str, np.ndarray], point: Any
+) -> Guide:
+    """The guide that a setting asks for; ``point`` (size,) is where a Gaussian family is centred."""
+    twin = problem.model.numpyro
+    own = (twin.guide if twin is not None else None) if spec is None else spec
+    if callable(own):
+        return _program_guide(problem, density, own, start)
+    if own in (None, "mean_field"):
+        return _mean_field(density, point)
+    return _gaussian(density, point, rank=None if own == "full_rank" else _rank(density.size))
+
+
+def _rank(size: int) -> int:
+    """Pyro's rule for a low-rank Gaussian."""
+    return max(1, int(round(size**0.5)))
+
+
+def _standard_log_prob(noise: Any) -> Any:
+    return -0.5 * (noise**2 + jnp.log(2 * jnp.pi)).sum()
+
+
+def _identity(tree: Tree) -> Tree:
+    return tree
+
+
+def _mean_field(density: Density, point: Any) -> Guide:
+    def init(key: Any) -> Tree:
+        del key
+        return {"loc": point, "log_scale": jnp.full_like(point, np.log(_START_SCALE))}
+
+    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, Any]:
+        noise = jax.random.normal(key, params["loc"].shape, params["loc"].dtype)
+        flat = params["loc"] + jnp.exp(params["log_scale"]) * noise
+        return density.unflatten(flat), _standard_log_prob(noise) - params["log_scale"].sum()
+
+    def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
+        noise = (density.flatten(z) - params["loc"]) / jnp.exp(params["log_scale"])
+        return _standard_log_prob(noise) - params["log_scale"].sum()
+
+    return Guide(init, draw, log_prob, _identity, _identity)
+
+
+def _gaussian(density: Density, point: Any, rank: int | None) -> Guide:
+    """Full-rank (by its Cholesky factor) or low-rank plus diagonal Gaussian."""
+    size = density.size
+
+    def init(key: Any) -> Tree:
+        base = {"loc": point, "log_scale": jnp.full_like(point, np.log(_START_SCALE))}
+        if rank is None:
+            return base | {"lower": jnp.zeros((size, size), point.dtype)}
+        small = jax.random.normal(key, (size, rank), point.dtype)
+        return base | {"factor": 0.1 * _START_SCALE * small}
+
+    def tril(params: Tree) -> Any:
+        if rank is None:
+            return jnp.tril(params["lower"], -1) + jnp.diag(jnp.exp(params["log_scale"]))
+        factor = params["factor"]
+        covariance = factor @ factor.T + jnp.diag(jnp.exp(2 * params["log_scale"]))
+        return jnp.linalg.cholesky(covariance)
+
+    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, Any]:
+        noise = jax.random.normal(key, params["loc"].shape, params["loc"].dtype)
+        root = tril(params)
+        log_det = jnp.log(jnp.diag(root)).sum()
+        return density.unflatten(params["loc"] + root @ noise), _standard_log_prob(noise) - log_det
+
+    def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
+        root = tril(params)
+        gap = density.flatten(z) - params["loc"]
+        noise = jax.scipy.linalg.solve_triangular(root, gap, lower=True)
+        return _standard_log_prob(noise) - jnp.log(jnp.diag(root)).sum()
+
+    return Guide(init, draw, log_prob, _identity, _identity)
+
+
+def _program_guide(
+    problem: Problem, density: Density, program: Callable[..., Any], start: Mapping[str, np.ndarray]
+) -> Guide:
+    """A NumPyro guide program: its sites are constrained, and mapped here."""
+    arrays, statics = split_arguments(problem.arguments)
+    extra: dict[str, Any] = dict(statics)
+    if "init" in inspect.signature(program).parameters and start:
+        extra["init"] = {k: jnp.asarray(v) for k, v in start.items()}
+
+    def run(params: Tree, key: Any, data: Tree, values: Tree | None = None) -> dict:
+        seeded = handlers.seed(handlers.substitute(program, data={**params, **(values or {})}), key)
+        return handlers.trace(seeded).get_trace(**data, **extra)
+
+    first = run({}, jax.random.key(0), arrays)
+    sites = [n for n, s in first.items() if s["type"] == "sample"]
+    missing = sorted(set(density.shapes) - set(sites))
+    if missing:
+        raise ValueError(f"guide: lacks sites {missing}; it must declare the model's latents {sorted(density.shapes)}.")
+    maps = {
+        n: biject_to(s["kwargs"].pop("constraint", _real())) for n, s in first.items() if s["type"] == "param"
+    }
+    initial = {n: first[n]["value"] for n in maps}
+
+    def constrain(params: Tree) -> Tree:
+        return {n: maps[n](v) for n, v in params.items()}
+
+    def unconstrain(params: Tree) -> Tree:
+        return {n: maps[n].inv(v) for n, v in params.items()}
+
+    def log_q(trace: dict, data: Tree) -> tuple[Tree, Any]:
+        values = {n: trace[n]["value"] for n in density.shapes}
+        z = density.unconstrain(values, data, {})
+        total = sum(jnp.sum(trace[n]["fn"].log_prob(trace[n]["value"])) for n in sites)
+        return z, total + density.log_jacobian(z, data, {})
+
+    def init(key: Any) -> Tree:
+        del key
+        return unconstrain(initial)
+
+    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, Any]:
+        return log_q(run(constrain(params), key, data), data)
+
+    def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
+        values = density.constrain(z, data, {})
+        return log_q(run(constrain(params), jax.random.key(0), data, values), data)[1]
+
+    return Guide(init, draw, log_prob, constrain, unconstrain)
+
+
+def _real() -> Any:
+    from numpyro.distributions import constraints
+
+    return constraints.real

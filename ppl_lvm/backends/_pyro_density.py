@@ -1,0 +1,209 @@
+"""Log densities of Pyro programs for many values at once, discrete sites summed out.
+
+The unit of work is a *particle*: one set of values of the continuous latent sites. All particles of
+a chunk go through the program together, under one extra plate to the left of the program's own;
+enumeration dimensions lie further to the left. Factors are then contracted by Pyro's own variable
+elimination, keeping the particle plate, or the particle and the data plate for per-datum terms.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from pyro.ops.contract import contract_to_tensor
+
+from pyro.poutine.messenger import Messenger
+
+from ppl_lvm.backends._pyro_trace import HoldParams, to_torch
+from ppl_lvm.core import Problem, Site
+
+PARTICLES = "_particles"
+
+
+class Terms(NamedTuple):
+    """Log density of each particle, ``total`` (s,), and its split over the data plate.
+
+    ``per_datum`` (s, n) sums every factor inside the data plate, ``rest`` (s,) those outside;
+    both are None where there is no data plate, or where a discrete site outside it ties data together.
+    """
+
+    total: torch.Tensor
+    rest: torch.Tensor | None
+    per_datum: torch.Tensor | None
+
+
+def particle_plate(problem: Problem, num_particles: int) -> Any:
+    """A plate to the left of all of the program's own."""
+    return pyro.plate(PARTICLES, num_particles, dim=-1 - problem.max_plate_nesting)
+
+
+def spread(value: torch.Tensor, site: Site, nesting: int) -> torch.Tensor:
+    """(s, *shape) -> particles at the particle plate's dimension."""
+    gap = nesting - len(site.batch_shape)
+    return value.reshape(value.shape[:1] + (1,) * gap + value.shape[1:])
+
+
+def gather(value: torch.Tensor, site: Site, nesting: int) -> torch.Tensor:
+    """The inverse of :func:`spread`, for values drawn under the particle plate."""
+    gap = nesting - len(site.batch_shape)
+    return value.reshape(value.shape[:1] + value.shape[1 + gap :])
+
+
+class EnumerateAll(Messenger):
+    """Mark every enumerable latent site for parallel enumeration, whatever the program says."""
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if not msg["is_observed"] and msg["fn"].has_enumerate_support:
+            msg["infer"] = {**msg["infer"], "enumerate": "parallel"}
+
+
+def enumerated(problem: Problem, model: Callable[..., Any]) -> Callable[..., Any]:
+    """The model with every enumerable discrete site enumerated in parallel."""
+    first = -2 - problem.max_plate_nesting
+    return poutine.enum(EnumerateAll()(model), first_available_dim=first)
+
+
+def traced_terms(problem: Problem, trace: Any, *, particles: bool = True, prior: bool = False) -> Terms:
+    """Contract the factors of an enumerated trace that ran under the particle plate.
+
+    ``prior`` leaves out the observed sites: the density of the continuous latents alone.
+    """
+    trace.compute_log_prob()
+    trace.pack_tensors()
+    symbols = trace.plate_to_symbol
+    keep = frozenset({symbols[PARTICLES]}) if particles else frozenset()
+    data = symbols.get(problem.data_plate) if problem.data_plate else None
+    factors: OrderedDict = OrderedDict()
+    for name, node in trace.nodes.items():
+        if node["type"] != "sample" or type(node["fn"]).__name__ == "_Subsample":
+            continue
+        if prior and problem.sites[name].kind == "observed":
+            continue
+        ordinal = frozenset(symbols[f.name] for f in node["cond_indep_stack"] if f.vectorized)
+        factors.setdefault(ordinal, []).append(node["packed"]["log_prob"])
+    enum_dims = set(trace.symbol_to_dim) - set(symbols.values())
+    if data is None:
+        return Terms(_contract(factors, enum_dims, keep), None, None)
+    inside = OrderedDict((o, t) for o, t in factors.items() if data in o)
+    outside = OrderedDict((o, t) for o, t in factors.items() if data not in o)
+    if _enum_symbols(inside, enum_dims) & _enum_symbols(outside, enum_dims):
+        return Terms(_contract(factors, enum_dims, keep), None, None)
+    local = _contract(inside, enum_dims, keep | {data})
+    if particles and local._pyro_dims.index(symbols[PARTICLES]) > local._pyro_dims.index(data):
+        local = local.transpose(-1, -2)
+    rest = _contract(outside, enum_dims, keep) if outside else torch.zeros(local.shape[:-1])
+    return Terms(rest + local.sum(-1), rest, local)
+
+
+def _contract(factors: OrderedDict, enum_dims: set, target: frozenset) -> torch.Tensor:
+    used = _enum_symbols(factors, enum_dims)
+    return contract_to_tensor(factors, used, target_ordinal=target)
+
+
+def _enum_symbols(factors: OrderedDict, enum_dims: set) -> set:
+    return {d for terms in factors.values() for t in terms for d in t._pyro_dims} & enum_dims
+
+
+def log_density(
+    problem: Problem,
+    values: Mapping[str, np.ndarray],
+    params: Mapping[str, Any],
+    *,
+    chunk: int = 250,
+    prior: bool = False,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Marginal log density at given values of the continuous latent sites, leading dimension s.
+
+    Returns ``(total (s,), rest (s,) | None, per_datum (s, n) | None)`` as in :class:`Terms`, in the
+    constrained space of the sites, scaled as the program itself scales. Programs that do not
+    broadcast over an extra plate are run once per particle; which way is right is decided by
+    running the first two particles both ways. ``prior`` leaves out the observed sites.
+    """
+    args = to_torch(problem.arguments)
+    tensors = {k: to_torch(np.asarray(v)) for k, v in values.items()}
+    num = len(next(iter(tensors.values())))
+    runner = _runner(problem, args, tensors, params, prior)
+    with torch.no_grad():
+        parts = [
+            runner({k: v[i : i + chunk] for k, v in tensors.items()}) for i in range(0, num, chunk)
+        ]
+    total = torch.cat([p.total for p in parts]).numpy()
+    if parts[0].per_datum is None:
+        return total, None, None
+    rest = torch.cat([p.rest for p in parts]).numpy()  # type: ignore[misc]  # set with per_datum
+    return total, rest, torch.cat([p.per_datum for p in parts]).numpy()  # type: ignore[misc]
+
+
+def _runner(
+    problem: Problem, args: dict, tensors: dict, params: Mapping[str, Any], prior: bool
+) -> Callable[[dict], Terms]:
+    def together(chunk: dict) -> Terms:
+        return run_model(problem, args, chunk, params, prior=prior)
+
+    def one_by_one(chunk: dict) -> Terms:
+        size = len(next(iter(chunk.values())))
+        rows = [
+            _single(problem, args, {k: v[i] for k, v in chunk.items()}, params, prior) for i in range(size)
+        ]
+        if rows[0].per_datum is None:
+            return Terms(torch.stack([r.total for r in rows]), None, None)
+        return Terms(*(torch.stack(part) for part in zip(*rows, strict=True)))  # type: ignore[arg-type]
+
+    few = {k: v[:2] for k, v in tensors.items()}
+    with torch.no_grad():
+        exact = one_by_one(few)
+        try:
+            fast = together(few)
+        except Exception:  # the user's program does not broadcast: any error can come out of it
+            return one_by_one
+    return together if agree(exact, fast) else one_by_one
+
+
+def agree(a: Terms, b: Terms) -> bool:
+    """Whether two evaluations are the same up to rounding."""
+    if (a.per_datum is None) != (b.per_datum is None) or a.total.shape != b.total.shape:
+        return False
+    rtol = 1e-9 if a.total.dtype == torch.float64 else 1e-4
+    pairs = [(a.total, b.total)]
+    if a.per_datum is not None and b.per_datum is not None:
+        if a.per_datum.shape != b.per_datum.shape:
+            return False
+        pairs.append((a.per_datum, b.per_datum))
+    return all(torch.allclose(x, y, rtol=rtol, atol=rtol, equal_nan=True) for x, y in pairs)
+
+
+def run_model(
+    problem: Problem,
+    args: Mapping[str, Any],
+    values: Mapping[str, torch.Tensor],
+    params: Mapping[str, Any],
+    *,
+    prior: bool = False,
+) -> Terms:
+    """Terms of all particles in one run of the program, at values (s, *site.shape)."""
+    nesting = problem.max_plate_nesting
+    num = len(next(iter(values.values())))
+    placed = {k: spread(v, problem.sites[k], nesting) for k, v in values.items()}
+    fixed = poutine.condition(problem.model.pyro.model, data=placed)
+    plate = particle_plate(problem, num)
+
+    def program(**kwargs: Any) -> Any:
+        with plate:
+            return fixed(**kwargs)
+
+    with HoldParams({**problem.model.fixed_params, **params}):
+        trace = poutine.trace(enumerated(problem, program)).get_trace(**args)
+    return traced_terms(problem, trace, prior=prior)
+
+
+def _single(problem: Problem, args: dict, values: dict, params: Mapping[str, Any], prior: bool) -> Terms:
+    fixed = poutine.condition(problem.model.pyro.model, data=values)
+    with HoldParams({**problem.model.fixed_params, **params}):
+        trace = poutine.trace(enumerated(problem, fixed)).get_trace(**args)
+    return traced_terms(problem, trace, particles=False, prior=prior)

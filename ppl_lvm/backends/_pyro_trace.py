@@ -1,0 +1,147 @@
+"""Reading a Pyro program: its sites, their plates, shapes and supports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import constraints
+from pyro.poutine.messenger import Messenger
+
+from ppl_lvm.core import AbstractModel, Plate, Site
+
+
+def to_torch(value: Any) -> Any:
+    """Arrays to tensors, in nested mappings too; statics stay as they are."""
+    if isinstance(value, Mapping):
+        return {k: to_torch(v) for k, v in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.ascontiguousarray(value)
+        return torch.from_numpy(array.copy() if not array.flags.writeable else array)
+    return value
+
+
+class HoldParams(Messenger):
+    """Hold ``pyro.param`` statements at given constrained values, by name."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_param(self, msg: dict) -> None:
+        if msg["name"] in self.values:
+            like = torch.get_default_dtype()
+            value = torch.as_tensor(np.asarray(self.values[msg["name"]]))
+            msg["value"] = value.to(like) if value.is_floating_point() else value
+            msg["done"] = True
+
+
+class ScalePlate(Messenger):
+    """Scale the log density of every site inside one plate: n/b for a batch of b out of n."""
+
+    def __init__(self, plate: str, factor: float) -> None:
+        super().__init__()
+        self.plate, self.factor = plate, factor
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if any(frame.name == self.plate for frame in msg["cond_indep_stack"]):
+            msg["scale"] = msg["scale"] * self.factor
+
+
+def trace_sites(model: AbstractModel, arguments: Mapping[str, Any], owner: str) -> dict[str, Site]:
+    """The sites of a Pyro model, in the order of their statements.
+
+    Raises
+    ------
+    ValueError
+        If the program fails on these data, subsamples its own plate, or has no sample statement.
+    """
+    args = to_torch(arguments)
+    try:
+        with torch.no_grad(), HoldParams(model.fixed_params):
+            trace = poutine.trace(_tolerating_improper(model.pyro.model)).get_trace(**args)
+    except Exception as error:  # the user's own code: anything can come out of it
+        raise ValueError(f"model: {owner} failed when run once on the data: {error}") from error
+    sites = {
+        name: site
+        for name, node in trace.nodes.items()
+        if (site := _read(name, node)) is not None
+    }
+    if not any(s.kind in ("latent", "observed") for s in sites.values()):
+        raise ValueError(f"model: {owner} has no pyro.sample statement.")
+    return sites
+
+
+class _ImproperOrigin(Messenger):
+    """Give sites that cannot be drawn from (improper priors) the origin of their support."""
+
+    def _pyro_sample(self, msg: dict) -> None:
+        fn = msg["fn"]
+        base = getattr(fn, "base_dist", fn)
+        if isinstance(base, pyro.distributions.ImproperUniform) and msg["value"] is None:
+            transform = torch.distributions.biject_to(fn.support)
+            shape = transform.inverse_shape(fn.batch_shape + fn.event_shape)
+            msg["value"] = transform(torch.zeros(shape))
+            msg["done"] = True
+
+
+def _tolerating_improper(function: Any) -> Any:
+    return _ImproperOrigin()(function)
+
+
+def _read(name: str, node: Mapping[str, Any]) -> Site | None:
+    if node["type"] == "param":
+        return Site(name, "param", tuple(node["value"].shape), 0, ())
+    if node["type"] != "sample" or type(node["fn"]).__name__ == "_Subsample":
+        return None
+    fn, value = node["fn"], node["value"]
+    plates = tuple(
+        Plate(f.name, f.dim, _plate_size(name, f)) for f in node["cond_indep_stack"]
+    )
+    kind = "latent"
+    if node["infer"].get("_deterministic"):
+        kind = "deterministic"
+    elif node["is_observed"]:
+        kind = "observed"
+    event_dim = fn.event_dim if kind != "deterministic" else value.dim() - len(fn.batch_shape)
+    return Site(
+        name=name,
+        kind=kind,  # type: ignore[arg-type]  # one of the literals above
+        shape=tuple(value.shape),
+        event_dim=event_dim,
+        plates=plates,
+        discrete=_is_discrete(fn),
+        enumerable=bool(fn.has_enumerate_support),
+        support=_support_name(fn),
+    )
+
+
+def _plate_size(site: str, frame: Any) -> int:
+    full = getattr(frame, "full_size", None)
+    if full is not None and full != frame.size:
+        raise ValueError(
+            f"model: plate {frame.name!r} around site {site!r} subsamples itself ({frame.size} of "
+            f"{full}); remove subsample_size and set batch_size on the engine instead."
+        )
+    return int(frame.size)
+
+
+def _is_discrete(fn: Any) -> bool:
+    try:
+        return bool(fn.support.is_discrete)
+    except NotImplementedError:
+        return False
+
+
+def _support_name(fn: Any) -> str:
+    try:
+        support = fn.support
+    except NotImplementedError:
+        return ""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return repr(support).rstrip("()").lstrip("_").lower()

@@ -1,0 +1,79 @@
+"""The narrow waist of the JAX side: a log density as pure functions of unconstrained values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Tree = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Density:
+    """A joint log density of unconstrained values z, with data and parameters as arguments.
+
+    All functions are pure and may be jitted, differentiated and vmapped. ``z`` maps site names to
+    arrays of ``shapes``; ``data`` holds the array arguments of the program, ``params`` the values of
+    its ``param`` statements. Discrete sites are summed out, Jacobians of the transforms included.
+
+    Attributes
+    ----------
+    log_joint
+        (z, data, params) -> (log density outside the data plate, (n,) inside it). The second part is
+        None where the source cannot split, and then the first is the total.
+    log_prior
+        (z, data, params) -> log density of the latent sites alone.
+    sample_prior
+        (key, data, params) -> z, or None for improper priors.
+    constrain, unconstrain
+        (z | values, data, params) -> values by site in their supports, and back.
+    log_jacobian
+        (z, data, params) -> log absolute determinant of the map from z to the constrained values.
+    shapes
+        Unconstrained shapes by site, in the order of the program.
+    local
+        Sites inside the data plate.
+    """
+
+    key: Any
+    log_joint: Callable[[Tree, Tree, Tree], tuple[Any, Any | None]]
+    log_prior: Callable[[Tree, Tree, Tree], Any]
+    sample_prior: Callable[[Any, Tree, Tree], Tree] | None
+    constrain: Callable[[Tree, Tree, Tree], Tree]
+    unconstrain: Callable[[Tree, Tree, Tree], Tree]
+    log_jacobian: Callable[[Tree, Tree, Tree], Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    local: tuple[str, ...] = ()
+
+    def total(self, z: Tree, data: Tree, params: Tree) -> Any:
+        """The whole log density, a scalar."""
+        rest, per_datum = self.log_joint(z, data, params)
+        return rest if per_datum is None else rest + per_datum.sum()
+
+    @property
+    def size(self) -> int:
+        """Number of unconstrained coordinates."""
+        return sum(_prod(shape) for shape in self.shapes.values())
+
+    def unflatten(self, flat: Any) -> dict[str, Any]:
+        """A vector (size,) as z."""
+        out, at = {}, 0
+        for name, shape in self.shapes.items():
+            width = _prod(shape)
+            out[name] = flat[at : at + width].reshape(shape)
+            at += width
+        return out
+
+    def flatten(self, z: Tree) -> Any:
+        """z as a vector (size,)."""
+        import jax.numpy as jnp
+
+        return jnp.concatenate([jnp.ravel(z[name]) for name in self.shapes])
+
+
+def _prod(shape: tuple[int, ...]) -> int:
+    out = 1
+    for size in shape:
+        out *= size
+    return out

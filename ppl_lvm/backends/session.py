@@ -1,0 +1,60 @@
+"""One context that isolates a run: seeds, dtype, parameter store and RNG states.
+
+Everything process-wide that a fit needs is set on entry and restored on exit, so that two fits, or
+a fit and the user's own code, never touch each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+# torch's default dtype and Pyro's parameter store are process-wide, so only one torch fit at a time.
+_TORCH_LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def torch_session(seed: int, dtype: str) -> Iterator[None]:
+    """Pyro and torch isolated and seeded; re-entrant in one thread, one thread at a time."""
+    import pyro
+    import torch
+
+    with _TORCH_LOCK, _random_states_restored(torch), pyro.get_param_store().scope():
+        default = torch.get_default_dtype()
+        try:
+            torch.set_default_dtype(getattr(torch, dtype))
+            pyro.set_rng_seed(seed % 2**32)
+            yield
+        finally:
+            torch.set_default_dtype(default)
+
+
+@contextlib.contextmanager
+def jax_session(dtype: str) -> Iterator[None]:
+    """64-bit mode as the dtype needs it. Thread-local: enter it in every thread."""
+    import jax
+
+    with jax.enable_x64(dtype == "float64"):
+        yield
+
+
+@contextlib.contextmanager
+def _random_states_restored(torch: object) -> Iterator[None]:
+    legacy, builtin, own = np.random.get_state(), random.getstate(), torch.get_rng_state()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        np.random.set_state(legacy)
+        random.setstate(builtin)
+        torch.set_rng_state(own)  # type: ignore[attr-defined]
+
+
+def jax_devices_are_gpu() -> bool:
+    """Whether JAX's default backend is an accelerator (False when JAX is not loaded)."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.default_backend() != "cpu"

@@ -1,0 +1,160 @@
+"""Raw data to named, checked NumPy arrays."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Data:
+    """Checked data: values by argument name, and labels for dimensions.
+
+    ``values`` holds NumPy arrays and static Python scalars or strings. ``coords`` holds labels by
+    dimension name; ``row_labels`` those of the data plate, whose name only tracing can tell.
+    """
+
+    values: Mapping[str, Any]
+    coords: Mapping[str, Any] = field(default_factory=dict)
+    row_labels: Any | None = None
+
+
+def is_dataframe(raw: Any) -> bool:
+    """Whether raw is a pandas DataFrame, without importing pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(raw, pandas.DataFrame)
+
+
+def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
+    """A numeric array, checked: no objects, no NaN or infinity, at least one row.
+
+    Raises
+    ------
+    TypeError
+        If the values are not numbers.
+    ValueError
+        If there are NaN, infinite values or no rows.
+    """
+    if hasattr(value, "detach"):  # a torch tensor
+        value = value.detach().cpu()
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"{name}: expected numbers in a rectangular array ({error}).") from None
+    if array.dtype == object:
+        try:
+            array = array.astype(float)
+        except (ValueError, TypeError):
+            raise TypeError(
+                f"{name}: expected numbers, got objects such as {array.flat[0]!r}; "
+                "encode categories as integers."
+            ) from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}; convert it first.")
+    if array.size == 0:
+        raise ValueError(f"{name}: expected at least one row, got shape {array.shape}.")
+    if array.dtype.kind == "f" and not allow_nan and not np.isfinite(array).all():
+        bad = ~np.isfinite(array)
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{name}: {int(bad.sum())} of {array.size} values are NaN or infinite (the first at index "
+            f"{where}); drop or impute those rows first."
+        )
+    return array
+
+
+def to_matrix(name: str, raw: Any) -> tuple[np.ndarray, Any, Any]:
+    """A float (n, d) array, its column labels and its row labels (None where there are none)."""
+    columns = rows = None
+    if is_dataframe(raw):
+        text = [str(c) for c, t in raw.dtypes.items() if t.kind not in "fiub"]
+        if text:
+            raise TypeError(
+                f"{name}: expected numeric columns, but {', '.join(text)} are not; drop or encode them."
+            )
+        columns, rows = [str(c) for c in raw.columns], np.asarray(raw.index)
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"{name}: column names repeat; rename them.")
+    array = to_array(name, raw)
+    if array.ndim != 2:
+        hint = f"; for one feature pass {name}[:, None]" if array.ndim == 1 else ""
+        raise ValueError(f"{name}: expected shape (n, d), rows by features, got {array.shape}{hint}.")
+    return array.astype(np.float64), columns, rows
+
+
+def bind_matrix(raw: Any, *, argument: str = "x", min_rows: int = 1, why: str = "") -> Data:
+    """The data of a zoo model that takes one (n, d) matrix, from an array, a frame or a mapping."""
+    if isinstance(raw, Data):
+        return raw
+    if isinstance(raw, Mapping):
+        check_names(set(raw), {argument}, {argument}, "the data")
+        raw = raw[argument]
+    array, columns, rows = to_matrix(argument, raw)
+    if len(array) < min_rows:
+        raise ValueError(f"{argument}: expected at least {min_rows} rows{why}, got {len(array)}.")
+    return Data({argument: array}, {} if columns is None else {"feature": columns}, rows)
+
+
+def bind_arguments(raw: Any, function: Callable[..., Any], *, name: str) -> Data:
+    """The data of a plain function: a mapping by argument name, a frame, or the sole argument."""
+    if isinstance(raw, Data):
+        return raw
+    required, optional = argument_names(function)
+    rows = None
+    if is_dataframe(raw):
+        rows = np.asarray(raw.index)
+        raw = {str(c): raw[c].to_numpy() for c in raw.columns if str(c) in required | optional}
+    elif raw is None:
+        raw = {}
+    elif not isinstance(raw, Mapping):
+        if len(required) != 1:
+            raise TypeError(
+                f"data: a bare array goes to the sole required argument, but {name} requires "
+                f"{sorted(required) or 'none'}; pass a mapping of named arrays."
+            )
+        raw = {next(iter(required)): raw}
+    check_names(set(raw), required, required | optional, name)
+    return Data({k: _argument(k, v) for k, v in raw.items()}, row_labels=rows)
+
+
+def argument_names(function: Callable[..., Any]) -> tuple[set[str], set[str]]:
+    """Names of the required and of the optional arguments of a program."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        raise TypeError(f"model: the signature of {function!r} cannot be read.") from None
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return {p.name for p in named if p.default is p.empty}, {
+        p.name for p in named if p.default is not p.empty
+    }
+
+
+def check_names(given: set[str], required: set[str], known: set[str], owner: str) -> None:
+    """Raise in words when an argument is missing or unknown."""
+    missing, unknown = sorted(required - given), sorted(given - known)
+    if missing or unknown:
+        parts = ([f"missing {missing}"] if missing else []) + ([f"unknown {unknown}"] if unknown else [])
+        raise ValueError(f"data: {' and '.join(parts)}; {owner} takes {sorted(known)}.")
+
+
+def _argument(name: str, value: Any) -> Any:
+    """Numbers in arrays are data; Python scalars, strings and None are static settings."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        if isinstance(value, float) and not np.isfinite(value):
+            raise ValueError(f"{name}: expected a finite number, got {value}.")
+        return value
+    return to_array(name, value)
+
+
+def cast(value: Any, dtype: str) -> Any:
+    """Floats of a (nested) argument at the fit's dtype; integers, booleans and statics as they are."""
+    if isinstance(value, Mapping):
+        return {k: cast(v, dtype) for k, v in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind == "f":
+        return np.asarray(value, dtype=dtype)
+    return value

@@ -1,0 +1,274 @@
+"""Summaries and diagnostics of one fit, each with its Monte Carlo error."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from ppl_lvm.result import Fit
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One diagnostic: its figure, whether it is alarming, and what to do about it."""
+
+    level: Literal["ok", "warning", "error"]
+    check: str
+    value: float
+    sentence: str
+
+
+def psis(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Pareto-smoothed log weights (s,), normalised, and the shape estimate k-hat.
+
+    By arviz-stats (Vehtari, Simpson, Gelman, Yao and Gabry 2024, JMLR 25). k-hat below
+    min(1 - 1/log10(s), 0.7) means that estimates from these weights can be trusted.
+    """
+    from arviz_stats.base import array_stats
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # arviz-stats warns of what k-hat itself reports
+        smoothed, khat = array_stats.psislw(np.asarray(log_weights, dtype=float))
+    smoothed = np.asarray(smoothed) - np.logaddexp.reduce(np.asarray(smoothed))
+    return smoothed, float(khat)
+
+
+def khat(fit: Fit) -> float | None:
+    """k-hat of a fit's importance weights p / q; None where it has none."""
+    stats = fit.sample_stats
+    if stats is None or "log_q" not in stats or "log_p" not in stats:
+        return None
+    return psis((stats["log_p"] - stats["log_q"]).values.reshape(-1))[1]
+
+
+def quantities(fit: Fit, *, invariants: bool = True) -> xr.Dataset:
+    """Real-valued posterior quantities: the continuous sites, and the model's invariants."""
+    draws = fit.posterior
+    keep = [k for k, v in draws.data_vars.items() if v.dtype.kind == "f"]
+    out = draws[keep]
+    return out.merge(invariants_of(fit, draws)) if invariants else out
+
+
+def invariants_of(fit: Fit, draws: xr.Dataset) -> xr.Dataset:
+    """The model's invariants at draws, as a Dataset; empty where it names none."""
+    import xarray as xr
+
+    from ppl_lvm.result import chain_dataset, flat_draws
+
+    if fit.model.invariants is None:
+        return xr.Dataset()
+    shape = (draws.sizes["chain"], draws.sizes["draw"])
+    found = fit.model.invariants(flat_draws(draws))
+    values = {k: np.asarray(v).reshape(*shape, *np.shape(v)[1:]) for k, v in found.items()}
+    coords = {str(k): draws.coords[k].values for k in draws.coords}
+    return chain_dataset(fit.problem, values, kind="derived", event_dims=fit.model.dims).assign_coords(
+        {k: v for k, v in coords.items() if k in ("chain", "draw", "feature")}
+    )
+
+
+def moments(fit: Fit, dataset: xr.Dataset) -> dict[str, Any]:
+    """Mean, sd, their Monte Carlo errors and ESS of every variable of ``dataset`` (one per entry).
+
+    Chains: arviz-stats' ESS and MCSE. Independent draws: sd / sqrt(s). Weighted draws: from the
+    weights, with ESS = 1 / sum(w^2).
+    """
+    kind = fit.draws.attrs.get("draws") if fit.draws is not None else "chain"
+    if kind == "resampled" and "proposal" in fit.groups:
+        return _weighted_moments(fit, dataset)
+    if kind == "chain":
+        return _chain_moments(dataset)
+    return _independent_moments(dataset)
+
+
+def _chain_moments(dataset: xr.Dataset) -> dict[str, Any]:
+    from arviz_stats.base import array_stats
+
+    def ess(x: np.ndarray, method: str) -> np.ndarray:
+        prob = {"prob": (0.05, 0.95)} if method == "tail" else {}
+        return _safe(array_stats.ess(x, chain_axis=0, draw_axis=1, method=method, **prob))
+
+    out = {}
+    for name, var in dataset.data_vars.items():
+        x = var.transpose("chain", "draw", ...).values
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # constant entries (a Cholesky factor's zeros) have no ESS
+            mean_ess, sd_ess = ess(x, "mean"), ess(x, "sd")
+            sd = x.std((0, 1), ddof=1)
+            out[name] = {
+                "mean": x.mean((0, 1)),
+                "sd": sd,
+                "mcse_mean": sd / np.sqrt(mean_ess),
+                "mcse_sd": sd / np.sqrt(2 * sd_ess),
+                "ess_bulk": ess(x, "bulk"),
+                "ess_tail": ess(x, "tail"),
+                "r_hat": _safe(array_stats.rhat(x, chain_axis=0, draw_axis=1)),
+            }
+    return out
+
+
+def _safe(x: Any) -> np.ndarray:
+    return np.asarray(x, dtype=float)
+
+
+def _independent_moments(dataset: xr.Dataset) -> dict[str, Any]:
+    out = {}
+    for name, var in dataset.data_vars.items():
+        x = var.transpose("chain", "draw", ...).values.reshape(-1, *var.shape[2:])
+        s = len(x)
+        sd = x.std(0, ddof=1)
+        fourth = ((x - x.mean(0)) ** 4).mean(0)
+        with np.errstate(all="ignore"):
+            mcse_sd = np.sqrt(np.maximum(fourth - sd**4, 0) / s) / (2 * sd)
+        same = np.full(sd.shape, float(s))
+        out[name] = {
+            "mean": x.mean(0),
+            "sd": sd,
+            "mcse_mean": sd / math.sqrt(s),
+            "mcse_sd": mcse_sd,
+            "ess_bulk": same,
+            "ess_tail": same,
+        }
+    return out
+
+
+def _weighted_moments(fit: Fit, dataset: xr.Dataset) -> dict[str, Any]:
+    proposal = weighted_quantities(fit, list(dataset.data_vars))
+    weights = np.exp(fit.sample_stats["log_weight"].values.reshape(-1))  # type: ignore[index]  # kept with them
+    out = {}
+    for name, var in proposal.items():
+        w = weights.reshape((-1,) + (1,) * (var.ndim - 1))
+        mean = (w * var).sum(0)
+        variance = (w * (var - mean) ** 2).sum(0)
+        sd = np.sqrt(variance)
+        with np.errstate(all="ignore"):
+            error = np.sqrt((w**2 * (var - mean) ** 2).sum(0))
+            error_sd = np.sqrt((w**2 * ((var - mean) ** 2 - variance) ** 2).sum(0)) / (2 * sd)
+            ess = np.full(sd.shape, 1.0 / (weights**2).sum())
+        out[name] = {
+            "mean": mean,
+            "sd": sd,
+            "mcse_mean": error,
+            "mcse_sd": error_sd,
+            "ess_bulk": ess,
+            "ess_tail": ess,
+        }
+    return out
+
+
+def weighted_quantities(fit: Fit, names: list[Any]) -> dict[Any, np.ndarray]:
+    """Values (s, ...) of the unresampled proposal draws, relabelled as the fit's own draws are."""
+    from ppl_lvm.relabel import align, describe_labels, permute
+    from ppl_lvm.result import flat_draws
+
+    values = flat_draws(fit.groups["proposal"])
+    axes = fit.model.label_axes
+    if axes:
+        labels = describe_labels(fit.model.label_features(flat_draws(fit.posterior)))
+        values = permute(values, axes, align(fit.model.label_features(values), labels))
+    derived: Mapping[str, Any] = fit.model.invariants(values) if fit.model.invariants is not None else {}
+    return {n: values[n] if n in values else derived[n] for n in names}
+
+
+def summary(fit: Fit, *, prob: float = 0.89) -> pd.DataFrame:
+    """Table of posterior quantities: mean, sd, equal-tailed interval, Monte Carlo errors, ESS, R-hat.
+
+    For points: the values, without any spread.
+    """
+    import pandas as pd
+
+    if not 0 < prob < 1:
+        raise ValueError(f"prob: expected a number between 0 and 1, got {prob!r}.")
+    if fit.is_point:
+        rows = {
+            label(name, index): {"value": float(value[index])}
+            for name, value in fit.params.items()
+            for index in np.ndindex(np.shape(value))
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
+    dataset = quantities(fit)
+    found = moments(fit, dataset)
+    tail = (1 - prob) / 2
+    low, high = f"eti{prob * 100:g}_lb", f"eti{prob * 100:g}_ub"
+    rows = {}
+    for name, figures in found.items():
+        x = dataset[name].transpose("chain", "draw", ...).values
+        ends = np.quantile(x.reshape(-1, *x.shape[2:]), [tail, 1 - tail], axis=0)
+        for index in np.ndindex(figures["mean"].shape):
+            if not figures["sd"][index] > 0:
+                continue  # structural constants, such as the zeros of a Cholesky factor
+            row = {"mean": figures["mean"][index], "sd": figures["sd"][index]}
+            row |= {low: ends[0][index], high: ends[1][index]}
+            row |= {k: v[index] for k, v in figures.items() if k not in ("mean", "sd")}
+            rows[entry_label(dataset[name], index)] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def entry_label(variable: xr.DataArray, index: tuple[int, ...]) -> str:
+    """``loc[0, petal length]``: a scalar entry by its coordinates."""
+    dims = [d for d in variable.dims if d not in ("chain", "draw")]
+    names = [
+        str(variable.coords[d].values[i]) if d in variable.coords else str(i)
+        for d, i in zip(dims, index, strict=True)
+    ]
+    return label(str(variable.name), tuple(names))
+
+
+def label(name: str, index: tuple[Any, ...]) -> str:
+    return f"{name}[{', '.join(str(i) for i in index)}]" if index else name
+
+
+def diagnose(fit: Fit) -> list[Finding]:
+    """Findings about one fit, the most alarming first."""
+    found: list[Finding] = []
+    kind = fit.draws.attrs.get("draws") if fit.draws is not None else "point"
+    if kind == "chain":
+        found += _chain_findings(fit)
+    value = khat(fit)
+    if value is not None:
+        found.append(_khat_finding(value, fit))
+    if not fit.status.ok:
+        found.append(Finding("error", "status", math.nan, str(fit.status)))
+    order = {"error": 0, "warning": 1, "ok": 2}
+    return sorted(found, key=lambda f: order[f.level])
+
+
+def _chain_findings(fit: Fit) -> list[Finding]:
+    figures = moments(fit, quantities(fit))
+
+    def worst(name: str, pick: Any) -> float:
+        values = np.concatenate([np.ravel(f[name]) for f in figures.values()])
+        values = values[np.isfinite(values)]
+        return float(pick(values)) if values.size else math.nan
+
+    rhat, ess = worst("r_hat", np.max), min(worst("ess_bulk", np.min), worst("ess_tail", np.min))
+    chains = fit.posterior.sizes["chain"]
+    out = []
+    if chains > 1:
+        level: Any = "ok" if rhat <= 1.01 else "warning" if rhat <= 1.05 else "error"
+        out.append(Finding(level, "r_hat", rhat, f"largest R-hat {rhat:.3f} over {chains} chains (good: 1.01 or less)"))
+    level = "ok" if ess >= 100 * chains else "warning" if ess >= 50 else "error"
+    out.append(Finding(level, "ess", ess, f"smallest effective sample size {ess:.0f} (good: {100 * chains} or more)"))
+    divergences = int(fit.status.details.get("divergences", 0))
+    if divergences:
+        share = divergences / (chains * fit.posterior.sizes["draw"])
+        level = "warning" if share < 0.01 else "error"
+        out.append(
+            Finding(level, "divergences", divergences, f"{divergences} transitions diverged: raise target_accept")
+        )
+    return out
+
+
+def _khat_finding(value: float, fit: Fit) -> Finding:
+    size = fit.posterior.sizes["draw"] * fit.posterior.sizes["chain"]
+    limit = min(1 - 1 / math.log10(size), 0.7)
+    level: Any = "ok" if value < min(0.5, limit) else "warning" if value < limit else "error"
+    return Finding(level, "khat", value, f"PSIS k-hat {value:.2f} of weights p/q (good: below {limit:.2f})")

@@ -1,0 +1,8 @@
+"""Inference engines: one file each. Adding an engine is its file and one line here."""
+
+from ppl_lvm.engines.em import EM
+from ppl_lvm.engines.importance import ImportanceSampling
+from ppl_lvm.engines.nuts import NUTS
+from ppl_lvm.engines.svi import ELBO, SVI, Renyi
+
+__all__ = ["ELBO", "EM", "NUTS", "SVI", "ImportanceSampling", "Renyi"]

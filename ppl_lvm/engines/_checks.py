@@ -1,0 +1,85 @@
+"""Checks that engines share: of their settings, and of what they can take. Each speaks in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppl_lvm.core import Problem, Run
+
+
+def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{field}: expected one of {choices}, got {value!r}.")
+
+
+def check_count(field: str, value: Any, *, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{field}: expected an integer of at least {least}, got {value!r}.")
+
+
+def check_positive(field: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
+        raise ValueError(f"{field}: expected a positive number, got {value!r}.")
+
+
+def check_fraction(field: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise ValueError(f"{field}: expected a number between 0 and 1, got {value!r}.")
+
+
+def backend_or_reason(backend: str, problem: Problem) -> str | None:
+    """Why the asked backend cannot run the model."""
+    if backend == "numpyro" and problem.model.numpyro is None:
+        return (
+            f"{problem.model.describe()} has no NumPyro twin: give one with "
+            "lvm.Model(function, numpyro=twin), or use backend='pyro'"
+        )
+    return None
+
+
+def no_continuous_latents(engine: str, problem: Problem) -> str | None:
+    if not problem.latents(discrete=False):
+        return (
+            f"{engine} needs continuous latent sites, and {problem.model.describe()} has none; "
+            "fit.latents gives draws of discrete ones"
+        )
+    return None
+
+
+def unsummable(engine: str, problem: Problem) -> str | None:
+    """Discrete latent sites that enumeration cannot sum out."""
+    names = [s.name for s in problem.latents(discrete=True) if not s.enumerable]
+    if names:
+        return (
+            f"{engine} sums discrete sites out, and {names} have infinite support; truncate them "
+            "(a Categorical over the likely values) or marginalise them in the model"
+        )
+    return None
+
+
+def no_observed(engine: str, problem: Problem) -> str | None:
+    if not any(s.kind == "observed" for s in problem.sites.values()):
+        return f"{engine} needs observed data, and {problem.model.describe()} observes nothing"
+    return None
+
+
+def params_without_values(engine: str, problem: Problem, run: Run) -> dict[str, np.ndarray]:
+    """Values at which the model's ``pyro.param`` statements are held during sampling.
+
+    Raises
+    ------
+    ValueError
+        If the model has params and nothing says at which values to hold them.
+    """
+    given: Mapping[str, Any] = getattr(run.init, "params", {}) or {}
+    fixed = {**given, **problem.model.fixed_params}
+    missing = [name for name in problem.params if name not in fixed]
+    if missing:
+        raise ValueError(
+            f"{engine} holds params fixed and {missing} have no values yet: train them with SVI first, "
+            "then pass init=that_fit or lvm.condition(model, that_fit)."
+        )
+    return {name: np.asarray(fixed[name]) for name in problem.params}

@@ -1,0 +1,108 @@
+"""When an optimisation has converged, and what its draws say about the evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ppl_lvm.core import Evidence, Outcome, Problem, Status
+
+
+class Watch:
+    """The loss history (negative bound, nats) and the stopping rule described in ``SVI``."""
+
+    def __init__(self, window: int, tolerance: float, patience: int = 2) -> None:
+        self.window, self.tolerance, self.patience = window, tolerance, patience
+        self.losses: list[float] = []
+        self.quiet = 0
+        self.gain = self.gain_error = math.nan
+
+    def add(self, losses: np.ndarray) -> None:
+        self.losses.extend(float(v) for v in losses)
+
+    def check(self) -> bool:
+        """Compare the last two windows; whether the run may stop early.
+
+        Windows grow with the run (a tenth of it), so that slow gains are not lost in the noise. To
+        stop early, even the largest gain that the error allows must be below the tolerance.
+        """
+        w = max(self.window, len(self.losses) // 10)
+        if len(self.losses) < 2 * w:
+            return False
+        before, last = np.array(self.losses[-2 * w : -w]), np.array(self.losses[-w:])
+        self.gain = float(before.mean() - last.mean())
+        self.gain_error = math.sqrt(_mean_variance(before) + _mean_variance(last))
+        still = self.gain + 2 * self.gain_error < self.tolerance
+        self.quiet = self.quiet + 1 if still else 0
+        return self.quiet >= self.patience
+
+    def status(self) -> Status:
+        """Converged if the last gain is below the tolerance or within two standard errors of zero."""
+        details = {"steps": float(len(self.losses)), "last_gain": self.gain, "gain_error": self.gain_error}
+        converged = self.gain < max(self.tolerance, 2 * self.gain_error)
+        details = {k: v for k, v in details.items() if math.isfinite(v)}
+        return Status(Outcome.CONVERGED if converged else Outcome.MAX_STEPS, details)
+
+
+def _mean_variance(x: np.ndarray) -> float:
+    """Variance of the mean of a correlated series, by batch means."""
+    batches = x[: len(x) // 10 * 10].reshape(10, -1).mean(1)
+    return float(batches.var(ddof=1) / 10)
+
+
+def log_mean_exp(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    from scipy.special import logsumexp
+
+    return logsumexp(x, axis=axis) - math.log(x.shape[axis])
+
+
+def bound(log_weights: np.ndarray, problem: Problem, *, alpha: float | None, particles: int) -> Evidence:
+    """The bound that log weights (s,) or per datum (s, n) give, with its standard error.
+
+    ``alpha=None`` is the ELBO; else the Renyi bound of groups of ``particles`` weights.
+    """
+    if alpha is None:
+        each = log_weights if log_weights.ndim == 1 else log_weights.sum(-1)
+    else:
+        groups = len(log_weights) // particles
+        grouped = log_weights[: groups * particles].reshape(groups, particles, *log_weights.shape[1:])
+        each = log_mean_exp((1 - alpha) * grouped, axis=1) / (1 - alpha)
+        each = each if each.ndim == 1 else each.sum(-1)
+    error = float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else math.nan
+    kind = "lower_bound" if alpha is None or 0 <= alpha < 1 else "estimate"
+    free = tuple(n for n in problem.params if n not in problem.model.fixed_params)
+    held = tuple(n for n in problem.params if n in problem.model.fixed_params)
+    return Evidence(kind, float(each.mean()), error, free + held)  # type: ignore[arg-type]  # a literal
+
+
+LogQ = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+def symmetrised_log_q(
+    problem: Problem, values: Mapping[str, np.ndarray], log_q: np.ndarray, log_q_at: LogQ, most: int = 120
+) -> tuple[np.ndarray, str]:
+    """log of the guide's density averaged over all relabellings, at its own draws.
+
+    A guide that sits in one of the k! relabelled modes of a mixture's posterior misses up to log k!
+    nats of the evidence. The average over labels is itself a density, and draws of it are the guide's
+    draws relabelled at random, under which the posterior does not change; so weights p / q_sym are
+    those of a proposal that covers every mode. For more than ``most`` relabellings the guide's own
+    density is kept (with a note): the bound is then that of one labelling.
+    """
+    from itertools import permutations
+
+    from ppl_lvm.relabel import num_labels, permute
+
+    axes = problem.model.label_axes
+    if not axes:
+        return log_q, ""
+    k = num_labels(axes, values)
+    if math.factorial(k) > most:
+        return log_q, f"of one labelling: up to log {k}! = {math.lgamma(k + 1):.1f} nats may be missing"
+    terms = [log_q]
+    for order in list(permutations(range(k)))[1:]:
+        terms.append(log_q_at(permute(values, axes, np.array(order))))
+    stacked = np.stack(terms)
+    return log_mean_exp(stacked, axis=0), ""

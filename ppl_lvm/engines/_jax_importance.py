@@ -1,0 +1,51 @@
+"""Importance sampling on the JAX side: draws of the prior or of a fitted guide, by vmap."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl_lvm.backends._jax_guides import build_guide
+from ppl_lvm.backends._numpyro import cached, density_of
+from ppl_lvm.backends.session import jax_session
+from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._convergence import symmetrised_log_q
+from ppl_lvm.engines._jax_weights import guide_functions
+
+if TYPE_CHECKING:
+    from ppl_lvm.engines.importance import ImportanceSampling
+
+Weighed = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, str]
+
+
+def weigh(engine: ImportanceSampling, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Weighed:
+    """Values (s, ...), log p, log q (both in constrained space) and a note on labels."""
+    with jax_session(problem.dtype):
+        density, data = density_of(problem)
+        held = {k: jnp.asarray(v) for k, v in params.items()}
+        if isinstance(engine.proposal, str):
+            draw = cached(("prior", density.key), lambda: jax.jit(jax.vmap(_prior(density), in_axes=(0, None, None))))
+            keys = jax.random.split(jax.random.key(run.seed), engine.num_samples)
+            values, log_p, log_q = draw(keys, data, held)
+            return {k: np.asarray(v) for k, v in values.items()}, np.asarray(log_p), np.asarray(log_q), ""
+        fit = engine.proposal
+        guide = build_guide(problem, density, fit.engine.guide, {}, jnp.zeros(density.size))
+        free = guide.unconstrain({k: jnp.asarray(v) for k, v in fit.params.items()})
+        functions = guide_functions(density, guide, data)
+        values, log_p, log_q = functions.draw(free, run.seed, engine.num_samples)
+        log_q, note = symmetrised_log_q(problem, values, log_q, lambda v: functions.log_q_at(free, v))
+        return values, log_p, log_q, note
+
+
+def _prior(density: Any) -> Any:
+    def one(key: Any, data: Any, params: Any) -> Any:
+        z = density.sample_prior(key, data, params)
+        jacobian = density.log_jacobian(z, data, params)
+        log_p = density.total(z, data, params) - jacobian
+        log_q = density.log_prior(z, data, params) - jacobian
+        return density.constrain(z, data, params), log_p, log_q
+
+    return one

@@ -1,0 +1,69 @@
+"""Starting points in unconstrained space on the JAX side, checked to have a finite density."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl_lvm.backends._numpyro import cached
+from ppl_lvm.backends.density import Density
+from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._start import starting_values
+
+_TRIES = 100
+
+
+def start_points(problem: Problem, run: Run, density: Density, data: Any, params: Any, num: int) -> Any:
+    """(num, size) unconstrained points: known values mapped, the rest uniform on (-2, 2).
+
+    Raises
+    ------
+    ValueError
+        If no point with a finite log density and gradient was found.
+    """
+    unconstrain, check = cached(("start", density.key), lambda: _functions(density))
+    starts = starting_values(problem, run, num)
+    points = []
+    for i, start in enumerate(starts):
+        rng = run.rng(2000 + i)
+        for _ in range(_TRIES):
+            free = {k: rng.uniform(-2, 2, s).astype(problem.dtype) for k, s in density.shapes.items()}
+            point = density.flatten({**free, **_mapped(start, free, unconstrain, data, params)})
+            if bool(check(point, data, params)):
+                break
+            if len(start) == len(density.shapes):
+                raise ValueError(_message(problem, "the given starting values"))
+        else:
+            raise ValueError(_message(problem, f"{_TRIES} random starting points"))
+        points.append(point)
+    return jnp.stack(points)
+
+
+def _message(problem: Problem, what: str) -> str:
+    return (
+        f"{problem.model.describe()}: the log density or its gradient is not finite at {what}; check "
+        "supports and scales, or pass init= with values that the data allow."
+    )
+
+
+def _mapped(start: dict, free: dict, unconstrain: Any, data: Any, params: Any) -> dict[str, Any]:
+    if not start:
+        return {}
+    known = {k: jnp.asarray(np.asarray(v, free[k].dtype)) for k, v in start.items() if k in free}
+    full = unconstrain(known, free, data, params)
+    return {k: full[k] for k in known}
+
+
+def _functions(density: Density) -> tuple[Any, Any]:
+    def unconstrain(known: dict, free: dict, data: Any, params: Any) -> Any:
+        values = {**density.constrain(free, data, params), **known}
+        return density.unconstrain(values, data, params)
+
+    def check(point: Any, data: Any, params: Any) -> Any:
+        value, slope = jax.value_and_grad(lambda p: density.total(density.unflatten(p), data, params))(point)
+        return jnp.isfinite(value) & jnp.isfinite(slope).all()
+
+    return jax.jit(unconstrain), jax.jit(check)

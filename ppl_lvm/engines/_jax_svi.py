@@ -1,0 +1,145 @@
+"""SVI on a :class:`Density`: compiled blocks of optimiser steps, particles by vmap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from ppl_lvm.backends._jax_guides import Guide, build_guide
+from ppl_lvm.backends._numpyro import density_of
+from ppl_lvm.backends.density import Density
+from ppl_lvm.backends.session import jax_session
+from ppl_lvm.core import Problem, Run, Status
+from ppl_lvm.engines._convergence import Watch
+from ppl_lvm.engines._jax_start import start_points
+from ppl_lvm.engines._jax_weights import guide_functions
+from ppl_lvm.engines._start import starting_values
+from ppl_lvm.engines._svi_result import svi_fit
+from ppl_lvm.progress import bar
+from ppl_lvm.result import Fit
+
+if TYPE_CHECKING:
+    from ppl_lvm.engines.svi import SVI
+
+
+def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
+    """Optimise, then draw from the guide and weigh the draws."""
+    with jax_session(problem.dtype):
+        density, data = density_of(problem)
+        start = starting_values(problem, run)[0]
+        point = start_points(problem, run, density, data, {}, 1)[0]
+        guide = build_guide(problem, density, engine.guide, start, point)
+        params, status, losses = _optimise(engine, problem, run, density, guide, data)
+        functions = guide_functions(density, guide, data)
+        values, log_p, log_q = functions.draw(params, run.seed + 1, engine.num_draws)
+        stored = {k: np.asarray(v) for k, v in guide.constrain(params).items()}
+        return svi_fit(
+            engine,
+            problem,
+            "numpyro",
+            stored,
+            status,
+            losses,
+            log_p - log_q,
+            values=values,
+            log_p=log_p,
+            log_q=log_q,
+            log_q_at=lambda v: functions.log_q_at(params, v),
+        )
+
+
+def _optimise(
+    engine: SVI, problem: Problem, run: Run, density: Density, guide: Guide, data: Any
+) -> tuple[Any, Status, list[float]]:
+    steps = engine.steps_for(problem)
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(engine.clip_norm),
+        optax.adam(
+            optax.exponential_decay(engine.learning_rate, steps, engine.learning_rate_decay)
+        ),
+    )
+    params = guide.init(jax.random.key(run.seed + 2))
+    state = optimiser.init(params)
+    block = jax.jit(_block(engine, problem, density, guide, optimiser), static_argnums=(4,))
+    watch = Watch(engine.window, engine.tolerance)
+    converged, key = False, jax.random.key(run.seed)
+    with bar(steps, "SVI (NumPyro)", run.progress) as tick:
+        done = 0
+        while done < steps:
+            count = min(engine.window, steps - done)
+            before = params
+            params, state, losses = block(params, state, jax.random.fold_in(key, done), data, count)
+            losses = np.asarray(losses)
+            if not np.isfinite(losses).all():
+                params = before
+                step = done + int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
+                raise ValueError(
+                    f"SVI: the objective became NaN or infinite at step {step}; lower learning_rate (now "
+                    f"{engine.learning_rate:g}), pass init=, or check the data's scale."
+                )
+            watch.add(losses)
+            done += count
+            converged = watch.check()
+            tick(count, f"bound {-losses.mean():.2f} nats")
+            if converged and engine.early_stop:
+                break
+    return params, watch.status(), watch.losses
+
+
+def _block(
+    engine: SVI, problem: Problem, density: Density, guide: Guide, optimiser: Any
+) -> Callable[..., Any]:
+    loss = _loss(engine, problem, density, guide)
+
+    def block(params: Any, state: Any, key: Any, data: Any, count: int) -> Any:
+        def step(carry: Any, key: Any) -> Any:
+            params, state = carry
+            key_rows, key_draw = jax.random.split(key)
+            value, slope = jax.value_and_grad(loss)(params, key_draw, _rows(engine, problem, key_rows, data))
+            updates, state = optimiser.update(slope, state, params)
+            return (optax.apply_updates(params, updates), state), value
+
+        (params, state), losses = lax.scan(step, (params, state), jax.random.split(key, count))
+        return params, state, losses
+
+    return block
+
+
+def _rows(engine: SVI, problem: Problem, key: Any, data: Any) -> Any:
+    """The data of one step: all, or rows drawn without replacement."""
+    if engine.batch_size is None:
+        return data
+    rows = jax.random.choice(key, problem.num_data, (engine.batch_size,), replace=False)
+    return {k: v[rows] if k in problem.batched else v for k, v in data.items()}
+
+
+def _loss(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Callable[..., Any]:
+    from ppl_lvm.engines.svi import Renyi
+
+    objective = engine.objective
+    scale = 1.0 if engine.batch_size is None else problem.num_data / engine.batch_size  # type: ignore[operator]
+    power = 1.0 - objective.alpha if isinstance(objective, Renyi) else None
+
+    def log_weight(params: Any, key: Any, data: Any) -> Any:
+        z, log_q = guide.draw(params, key, data)
+        rest, per_datum = density.log_joint(z, data, {})
+        local = 0.0 if per_datum is None else per_datum.sum()
+        return rest + scale * local - log_q
+
+    def loss(params: Any, key: Any, data: Any) -> Any:
+        keys = jax.random.split(key, objective.num_particles)
+        weights = jax.vmap(lambda k: log_weight(params, k, data))(keys)
+        if power is None:
+            return -weights.mean()
+        spread = jax.scipy.special.logsumexp(power * weights) - jnp.log(len(weights))
+        return -spread / power
+
+    return loss
+
+

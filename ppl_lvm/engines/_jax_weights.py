@@ -1,0 +1,44 @@
+"""Draws of a JAX guide with their log p and log q, in constrained space, compiled once a guide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl_lvm.backends._jax_guides import Guide
+from ppl_lvm.backends.density import Density
+
+
+class GuideFunctions(NamedTuple):
+    """``draw(params, seed, num)`` -> (values, log p, log q); ``log_q_at(params, values)`` -> (s,)."""
+
+    draw: Callable[[Any, int, int], tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]
+    log_q_at: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
+
+
+def guide_functions(density: Density, guide: Guide, data: Any) -> GuideFunctions:
+    """Functions over many draws; densities lose the Jacobian, to be comparable with Pyro's."""
+
+    def one(params: Any, key: Any) -> Any:
+        z, log_q = guide.draw(params, key, data)
+        jacobian = density.log_jacobian(z, data, {})
+        return density.constrain(z, data, {}), density.total(z, data, {}) - jacobian, log_q - jacobian
+
+    def at(params: Any, values: Any) -> Any:
+        z = density.unconstrain(values, data, {})
+        return guide.log_prob(params, z, data) - density.log_jacobian(z, data, {})
+
+    many, many_at = jax.jit(jax.vmap(one, in_axes=(None, 0))), jax.jit(jax.vmap(at, in_axes=(None, 0)))
+
+    def draw(params: Any, seed: int, num: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        values, log_p, log_q = many(params, jax.random.split(jax.random.key(seed), num))
+        return {k: np.asarray(v) for k, v in values.items()}, np.asarray(log_p), np.asarray(log_q)
+
+    def log_q_at(params: Any, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(many_at(params, {k: jnp.asarray(v) for k, v in values.items()}))
+
+    return GuideFunctions(draw, log_q_at)

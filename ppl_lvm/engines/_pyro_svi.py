@@ -1,0 +1,204 @@
+"""SVI on Pyro: its ELBOs where they are right, our own Renyi bound, minibatches by the engine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import SVI as PyroSVI
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoGuide
+
+from ppl_lvm.backends import _pyro_guide as guides
+from ppl_lvm.backends._pyro_density import EnumerateAll, log_density
+from ppl_lvm.backends._pyro_trace import HoldParams, ScalePlate, to_torch
+from ppl_lvm.backends._pyro_weights import particle_log_weights
+from ppl_lvm.core import Problem, Run, Status
+from ppl_lvm.engines._convergence import Watch
+from ppl_lvm.engines._start import starting_values
+from ppl_lvm.engines._svi_result import svi_fit
+from ppl_lvm.progress import bar
+from ppl_lvm.result import Fit
+
+if TYPE_CHECKING:
+    from ppl_lvm.engines.svi import SVI
+
+
+def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
+    """Optimise, then draw from the guide and weigh the draws."""
+    from ppl_lvm.engines.svi import Renyi
+
+    start = starting_values(problem, run)[0]
+    guide = guides.build_guide(problem, engine.guide, start)
+    args = to_torch(problem.arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pyro warns about sites that we enumerate or hold on purpose
+        _check_guide(engine, problem, guide, args)
+        status, losses = _optimise(engine, problem, guide, args, run)
+        params = {k: v.detach().numpy().copy() for k, v in pyro.get_param_store().items()}
+        guide_params = {**problem.model.fixed_params, **params}
+        values, log_q = guides.draw(problem, guide, guide_params, engine.num_draws)
+        if not values:
+            return svi_fit(engine, problem, "pyro", params, status, losses, -np.array(losses[-engine.window :]))
+        total, rest, per_datum = log_density(problem, values, guide_params)
+    weights = total - log_q
+    if isinstance(engine.objective, Renyi) and _all_local(problem) and per_datum is not None:
+        weights = _per_datum_weights(problem, guide, guide_params, engine, args)
+    return svi_fit(
+        engine,
+        problem,
+        "pyro",
+        params,
+        status,
+        losses,
+        weights,
+        values=values,
+        log_p=total,
+        log_q=log_q,
+        log_q_at=lambda v: guides.log_q_at(problem, guide, guide_params, v),
+    )
+
+
+def _all_local(problem: Problem) -> bool:
+    return all(s.local for s in problem.latents())
+
+
+def _per_datum_weights(problem: Problem, guide: Any, params: Any, engine: SVI, args: Any) -> np.ndarray:
+    parts = []
+    with torch.no_grad(), HoldParams(params):
+        for _ in range(-(-engine.num_draws // engine.objective.num_particles)):
+            terms = particle_log_weights(problem, guide, args, engine.objective.num_particles)
+            parts.append(terms.per_datum.numpy())
+    return np.concatenate(parts)
+
+
+def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args: Any) -> None:
+    """Run the guide once: it must declare the model's continuous sites, reparametrised where needed."""
+    from ppl_lvm.engines.svi import Renyi
+
+    with pyro.get_param_store().scope(), torch.no_grad():
+        trace = poutine.trace(guide).get_trace(**args)
+    declared = {n for n, s in trace.nodes.items() if s["type"] == "sample"}
+    wanted = {s.name for s in problem.latents(discrete=False)}
+    missing = sorted(wanted - declared)
+    extra = sorted(
+        n
+        for n in declared - wanted
+        if not trace.nodes[n]["infer"].get("is_auxiliary")
+        and type(trace.nodes[n]["fn"]).__name__ != "_Subsample"
+        and n not in problem.sites
+    )
+    if missing or extra:
+        parts = ([f"lacks sites {missing}"] if missing else []) + ([f"has sites {extra} that the model lacks"] if extra else [])
+        raise ValueError(f"guide: {' and '.join(parts)}; it must declare the model's latents {sorted(wanted)}.")
+    stuck = [n for n in wanted if not trace.nodes[n]["fn"].has_rsample]
+    if stuck and isinstance(engine.objective, Renyi):
+        raise ValueError(f"guide: sites {stuck} are not reparametrised, which the Renyi objective needs; use ELBO().")
+
+
+def _optimise(
+    engine: SVI, problem: Problem, guide: Callable[..., Any], args: dict, run: Run
+) -> tuple[Status, list[float]]:
+    from ppl_lvm.engines.svi import ELBO
+
+    steps = engine.steps_for(problem)
+    model = HoldParams(problem.model.fixed_params)(EnumerateAll()(problem.model.pyro.model))
+    optimiser = pyro.optim.ClippedAdam(
+        {
+            "lr": engine.learning_rate,
+            "lrd": engine.learning_rate_decay ** (1.0 / steps),
+            "clip_norm": engine.clip_norm,
+        }
+    )
+    if engine.batch_size is not None and problem.data_plate is not None and isinstance(engine.objective, ELBO):
+        factor = problem.num_data / engine.batch_size  # type: ignore[operator]  # set with the plate
+        model, guide = ScalePlate(problem.data_plate, factor)(model), ScalePlate(problem.data_plate, factor)(guide)
+    loss = _objective(engine, problem, guide, args)
+    svi = PyroSVI(model, guide, optimiser, loss=loss)
+    watch = Watch(engine.window, engine.tolerance)
+    batches = _batches(engine, problem, args, run)
+    converged = False
+    with bar(steps, "SVI (Pyro)", run.progress) as tick:
+        for step in range(1, steps + 1):
+            value = svi.step(**next(batches))
+            _check_finite(value, step, engine)
+            watch.losses.append(value)
+            if step % engine.window == 0:
+                converged = watch.check()
+                tick(engine.window, f"bound {-np.mean(watch.losses[-engine.window:]):.2f} nats")
+                if converged and engine.early_stop:
+                    break
+    return watch.status(), watch.losses
+
+
+def _check_finite(value: float, step: int, engine: SVI) -> None:
+    if not np.isfinite(value):
+        raise ValueError(
+            f"SVI: the objective became {value} at step {step}; lower learning_rate (now "
+            f"{engine.learning_rate:g}), pass init=, or check the data's scale."
+        )
+
+
+def _batches(engine: SVI, problem: Problem, args: dict, run: Run) -> Iterator[dict]:
+    """Arguments of each step: all data, or rows drawn without replacement within an epoch."""
+    size, n = engine.batch_size, problem.num_data
+    if size is None or n is None:
+        while True:
+            yield args
+    rng = run.rng(3)
+    while True:
+        order = rng.permutation(n)
+        for first in range(0, n - size + 1, size):
+            rows = torch.from_numpy(order[first : first + size])
+            yield {k: v[rows] if k in problem.batched else v for k, v in args.items()}
+
+
+def _objective(engine: SVI, problem: Problem, guide: Callable[..., Any], args: dict) -> Any:
+    from ppl_lvm.engines.svi import Renyi
+
+    objective = engine.objective
+    if isinstance(objective, Renyi):
+        return _renyi(engine, problem)
+    kind = objective.estimator
+    if kind == "auto":
+        discrete = bool(problem.latents(discrete=True))
+        kind = "enum" if discrete else "mean_field" if _same_order(problem, guide, args) else "trace"
+    elbo = {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO, "enum": TraceEnum_ELBO}[kind]
+    return elbo(num_particles=objective.num_particles, max_plate_nesting=problem.max_plate_nesting)
+
+
+def _same_order(problem: Problem, guide: Callable[..., Any], args: dict) -> bool:
+    """Whether analytic KL terms are valid: a hand-written guide with the model's sites in its order."""
+    if isinstance(guide, AutoGuide):
+        return False
+    with pyro.get_param_store().scope(), torch.no_grad():
+        trace = poutine.trace(guide).get_trace(**args)
+    names = [n for n, s in trace.nodes.items() if s["type"] == "sample"]
+    return names == [s.name for s in problem.latents(discrete=False)]
+
+
+def _renyi(engine: SVI, problem: Problem) -> Callable[..., torch.Tensor]:
+    """The negative Renyi bound as a differentiable loss on marginalised weights.
+
+    Under minibatches all latents are local (checked before): the bound is taken for each datum without
+    the plate's scale, and n/b multiplies the sum of the bounds (inside the logarithm it would be no bound).
+    """
+    objective, local = engine.objective, _all_local(problem)
+    count, power = objective.num_particles, 1.0 - objective.alpha  # type: ignore[union-attr]  # a Renyi
+
+    def loss(model: Any, guide: Any, **args: Any) -> torch.Tensor:
+        del model
+        terms = particle_log_weights(problem, guide, args, count)
+        if local and terms.per_datum is not None:
+            each = torch.logsumexp(power * terms.per_datum, 0) - np.log(count)
+            shared = 0.0 if terms.rest is None else terms.rest[0]
+            size = terms.per_datum.shape[-1]
+            return -(each.sum() / power * (problem.num_data / size) + shared)  # type: ignore[operator]
+        return -(torch.logsumexp(power * terms.total, 0) - np.log(count)) / power
+
+    return loss

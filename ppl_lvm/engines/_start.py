@@ -1,0 +1,82 @@
+"""Where an engine starts: values by site, from the user, a fit, or the model's own start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppl_lvm.core import Problem, Run
+
+Start = dict[str, np.ndarray]
+
+
+def starting_values(problem: Problem, run: Run, num: int = 1) -> list[Start]:
+    """``num`` sets of starting values; sites that nothing is known of are left out.
+
+    ``run.init`` is a mapping by site (one value for all, or one per start as a leading dimension),
+    a fit (a point, or distinct draws of its posterior), or None: the model's own exact start (for
+    mixtures, k-means from different seeds).
+    """
+    own = _from_model(problem, run, num)
+    given = _given(problem, run, num)
+    return [{**a, **b} for a, b in zip(own, given, strict=True)]
+
+
+def _from_model(problem: Problem, run: Run, num: int) -> list[Start]:
+    exact = problem.model.exact
+    make = getattr(exact, "initial_values", None)
+    if make is None or _covers_all(problem, run.init):
+        return [{} for _ in range(num)]
+    return [make(problem.arguments, run.rng(1000 + i)) for i in range(num)]
+
+
+def _covers_all(problem: Problem, init: Any) -> bool:
+    names = {s.name for s in problem.latents(discrete=False)}
+    return isinstance(init, Mapping) and names <= set(init)
+
+
+def _given(problem: Problem, run: Run, num: int) -> list[Start]:
+    init = run.init
+    if init is None:
+        return [{} for _ in range(num)]
+    if isinstance(init, Mapping):
+        return _from_mapping(problem, init, num)
+    return _from_fit(problem, init, run, num)
+
+
+def _from_mapping(problem: Problem, init: Mapping[str, Any], num: int) -> list[Start]:
+    sites = {s.name: s for s in problem.latents(discrete=False)}
+    unknown = sorted(set(init) - set(sites) - set(problem.params))
+    if unknown:
+        raise ValueError(f"init: unknown sites {unknown}; the latent sites are {sorted(sites)}.")
+    starts: list[Start] = [{} for _ in range(num)]
+    for name in set(init) & set(sites):
+        value, shape = np.asarray(init[name], dtype=float), sites[name].shape
+        if value.shape not in (shape, (num, *shape)):
+            raise ValueError(
+                f"init: site {name!r} has shape {shape} (or {(num, *shape)} for one value per chain), "
+                f"got {value.shape}."
+            )
+        if not np.isfinite(value).all():
+            raise ValueError(f"init: site {name!r} has NaN or infinite values.")
+        for i, start in enumerate(starts):
+            start[name] = value if value.shape == shape else value[i]
+    return starts
+
+
+def _from_fit(problem: Problem, fit: Any, run: Run, num: int) -> list[Start]:
+    if not hasattr(fit, "draws"):
+        raise TypeError(f"init: expected values by site name or a Fit, got {type(fit).__name__}.")
+    sites = [s for s in problem.latents(discrete=False)]
+    if fit.draws is None:
+        point = {s.name: np.asarray(fit.params[s.name]) for s in sites if s.name in fit.params}
+        return _from_mapping(problem, point, num)
+    draws = {s.name: fit.draws[s.name].values for s in sites if s.name in fit.draws}
+    flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws.items()}
+    size = len(next(iter(flat.values()))) if flat else 0
+    if size == 0:
+        return [{} for _ in range(num)]
+    rows = run.rng(999).choice(size, num, replace=size < num)
+    return [_from_mapping(problem, {k: v[i] for k, v in flat.items()}, 1)[0] for i in rows]

@@ -1,0 +1,111 @@
+"""Expectation maximisation (Dempster, Laird and Rubin 1977, JRSS B 39): a point, by the exact M-step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppl_lvm.core import Engine, Outcome, Problem, Run, Status
+from ppl_lvm.engines._checks import check_choice, check_count, check_positive
+from ppl_lvm.engines._start import starting_values
+from ppl_lvm.progress import bar
+from ppl_lvm.result import Fit
+
+
+@dataclass(frozen=True)
+class EM(Engine):
+    """Maximum likelihood (or a posteriori) by EM with restarts.
+
+    Parameters
+    ----------
+    num_init
+        Restarts from different starting points; the best is kept.
+    tol
+        Stop when the objective gains less than this, nats per datum.
+    max_iter
+        Most iterations of a restart.
+    estimate
+        ``"ml"`` or ``"map"`` (the prior's density included, in the constrained parametrisation).
+    variance_floor
+        Added to variances at every M-step (squared units of the data); None: 1e-6 of the mean column
+        variance.
+
+    The result is a point: ``fit.params``, ``fit.log_likelihood``, ``fit.aic``, ``fit.bic``; no spread.
+    """
+
+    num_init: int = 10
+    tol: float = 1e-6
+    max_iter: int = 1000
+    estimate: str = "ml"
+    variance_floor: float | None = None
+
+    def __post_init__(self) -> None:
+        check_count("num_init", self.num_init)
+        check_positive("tol", self.tol)
+        check_count("max_iter", self.max_iter)
+        check_choice("estimate", self.estimate, ("ml", "map"))
+        floor = self.variance_floor
+        if floor is not None and not (isinstance(floor, (int, float)) and 0 <= floor < np.inf):
+            raise ValueError(f"variance_floor: expected a non-negative number or None, got {floor!r}.")
+
+    def backend_for(self, problem: Problem) -> str:
+        return "exact"
+
+    def check(self, problem: Problem) -> str | None:
+        if not hasattr(problem.model.exact, "em"):
+            return (
+                f"{problem.model.describe()} has no closed-form EM step; use SVI, or NUTS for draws of the posterior"
+            )
+        return None
+
+    def run(self, problem: Problem, run: Run) -> Fit:
+        exact: Any = problem.model.exact
+        start = starting_values(problem, run)[0] if run.init is not None else None
+        with bar(self.num_init if start is None else 1, "EM", run.progress) as tick:
+            seen = [0]
+
+            def progress(restart: int, iteration: int, objective: float) -> None:
+                if restart + 1 > seen[0]:
+                    tick(restart + 1 - seen[0], f"objective {objective:.2f}")
+                    seen[0] = restart + 1
+
+            found = exact.em(
+                problem.arguments,
+                num_init=self.num_init,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                rng=run.rng(),
+                start=start,
+                estimate=self.estimate,
+                variance_floor=self.variance_floor,
+                progress=progress if run.progress else None,
+            )
+        num_features = problem.arguments["x"].shape[1]
+        return Fit(
+            model=problem.model,
+            engine=self,
+            backend="exact",
+            problem=problem,
+            params={k: np.asarray(v) for k, v in found.values.items()},
+            status=_status(found),
+            log_likelihood=float(found.log_likelihood),
+            num_parameters=exact.num_parameters(num_features),
+            groups={"optimization": _history(found)},
+        )
+
+
+def _status(found: Any) -> Status:
+    details = {"iterations": float(found.num_iter), "restarts": float(len(found.restarts))}
+    messages = tuple(m for m in (found.note,) if m)
+    if found.collapsed:
+        named = ", ".join(str(c) for c in found.collapsed)
+        return Status(Outcome.DEGENERATE, details, (f"collapsed components: {named}", *messages))
+    return Status(Outcome.CONVERGED if found.converged else Outcome.MAX_STEPS, details, messages)
+
+
+def _history(found: Any) -> Any:
+    import xarray as xr
+
+    return xr.Dataset({"loss": (("chain", "step"), -np.asarray(found.trace)[None])})

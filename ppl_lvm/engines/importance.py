@@ -1,0 +1,162 @@
+"""Self-normalised importance sampling with Pareto-smoothed weights (Vehtari et al. 2024, JMLR 25)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppl_lvm.core import Engine, Evidence, Outcome, Problem, Run, Status
+from ppl_lvm.engines._checks import (
+    check_choice,
+    check_count,
+    no_continuous_latents,
+    no_observed,
+    params_without_values,
+    unsummable,
+)
+from ppl_lvm.result import Fit, chain_dataset
+
+
+@dataclass(frozen=True)
+class ImportanceSampling(Engine):
+    """Weighted draws of a proposal, resampled to the posterior, and an estimate of the evidence.
+
+    Parameters
+    ----------
+    num_samples
+        Draws of the proposal, and resampled draws in ``fit.posterior``.
+    proposal
+        ``"prior"``, or an SVI fit of the same model, whose guide is drawn from.
+    backend
+        ``"pyro"``, ``"numpyro"`` or ``"auto"``: the proposal's own; for the prior NumPyro where there
+        is a twin.
+    """
+
+    num_samples: int = 2000
+    proposal: Any = "prior"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_count("num_samples", self.num_samples, least=10)
+        check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
+        if not (self.proposal == "prior" if isinstance(self.proposal, str) else isinstance(self.proposal, Fit)):
+            raise TypeError(f"proposal: expected 'prior' or an SVI fit, got {self.proposal!r}.")
+
+    def backend_for(self, problem: Problem) -> str:
+        if isinstance(self.proposal, Fit):
+            return self.proposal.backend
+        if self.backend != "auto":
+            return self.backend
+        return "numpyro" if problem.model.numpyro is not None else "pyro"
+
+    def check(self, problem: Problem) -> str | None:
+        return (
+            no_observed("ImportanceSampling", problem)
+            or no_continuous_latents("ImportanceSampling", problem)
+            or unsummable("ImportanceSampling", problem)
+            or self._check_backend(problem)
+            or self._check_proposal(problem)
+        )
+
+    def _check_backend(self, problem: Problem) -> str | None:
+        if self.backend == "numpyro" and problem.model.numpyro is None:
+            return f"{problem.model.describe()} has no NumPyro twin; use backend='pyro'"
+        own = getattr(self.proposal, "backend", self.backend)
+        if self.backend not in ("auto", own):
+            return f"the proposal was fitted on {own}; use backend='{own}' or 'auto'"
+        return None
+
+    def _check_proposal(self, problem: Problem) -> str | None:
+        proposal = self.proposal
+        if not isinstance(proposal, Fit):
+            improper = [s.name for s in problem.latents() if s.support == "" and not s.discrete]
+            return f"the prior of {improper} cannot be drawn from; use an SVI fit as proposal" if improper else None
+        if proposal.draws is None or "log_q" not in (proposal.sample_stats or {}):
+            return (
+                f"a {type(proposal.engine).__name__} fit has no density to weigh its draws with; "
+                "use an SVI fit as proposal"
+            )
+        sites = {s.name for s in problem.latents(discrete=False)}
+        if not sites <= set(proposal.draws.data_vars):
+            return f"the proposal is a fit of another model (it lacks {sorted(sites - set(proposal.draws.data_vars))})"
+        return None
+
+    def run(self, problem: Problem, run: Run) -> Fit:
+        params = params_without_values("ImportanceSampling", problem, run)
+        if self.backend_for(problem) == "numpyro":
+            from ppl_lvm.engines._jax_importance import weigh
+        else:
+            from ppl_lvm.engines._pyro_importance import weigh
+        values, log_p, log_q, note = weigh(self, problem, run, params)
+        return _weighted_fit(self, problem, run, params, values, log_p, log_q, note)
+
+
+def _weighted_fit(
+    engine: ImportanceSampling,
+    problem: Problem,
+    run: Run,
+    params: dict[str, np.ndarray],
+    values: dict[str, np.ndarray],
+    log_p: np.ndarray,
+    log_q: np.ndarray,
+    note: str,
+) -> Fit:
+    from ppl_lvm.diagnostics import psis
+
+    log_w = log_p - log_q
+    if not np.isfinite(log_w).any():
+        raise ValueError(
+            "ImportanceSampling: every weight is zero (log density -inf at all draws); use an SVI fit as proposal."
+        )
+    log_w = np.where(np.isnan(log_w), -np.inf, log_w)
+    smoothed, khat = psis(log_w)
+    weights = np.exp(smoothed)
+    ess = 1.0 / float((weights**2).sum())
+    index = _systematic(weights, run.rng(11))
+    kept = {k: v[index][None] for k, v in values.items()}
+    stats = {
+        "log_p": log_p[None],
+        "log_q": log_q[None],
+        "log_weight": smoothed[None],
+        "resampled_index": index[None].astype(np.int64),
+    }
+    proposal = chain_dataset(problem, {k: v[None] for k, v in values.items()}, kind="weighted")
+    return Fit(
+        model=problem.model,
+        engine=engine,
+        backend=engine.backend_for(problem),
+        problem=problem,
+        draws=chain_dataset(problem, kept, kind="resampled"),
+        params=params,
+        evidence=_evidence(log_w, problem, params, note),
+        sample_stats=chain_dataset(None, stats, kind="resampled"),
+        groups={"proposal": proposal},
+        status=_status(khat, ess, len(log_w)),
+    )
+
+
+def _evidence(log_w: np.ndarray, problem: Problem, params: dict, note: str) -> Evidence:
+    """log mean weight; standard error by the delta method, sd(w) / (mean(w) sqrt(s))."""
+    top = log_w.max()
+    w = np.exp(log_w - top)
+    nats = float(top + math.log(w.mean()))
+    error = float(w.std(ddof=1) / (w.mean() * math.sqrt(len(w))))
+    return Evidence("estimate", nats, error, tuple(params), note)
+
+
+def _systematic(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Systematic resampling, in random order so that any part of the draws is a fair one."""
+    n = len(weights)
+    points = (np.arange(n) + rng.uniform()) / n
+    index = np.minimum(np.searchsorted(np.cumsum(weights), points), n - 1)
+    return rng.permutation(index)
+
+
+def _status(khat: float, ess: float, size: int) -> Status:
+    details = {"khat": khat, "ess": ess}
+    threshold = min(1 - 1 / math.log10(size), 0.7)
+    good = khat < threshold
+    return Status(Outcome.OK if good else Outcome.UNRELIABLE, details)

@@ -1,0 +1,252 @@
+"""``fit`` and what surrounds it: seeding, isolation, dtype, timing, progress, validation."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ppl_lvm.core import AbstractModel, Engine, Problem, Run, Site, as_model
+from ppl_lvm.data import Data, cast
+from ppl_lvm.progress import wanted
+from ppl_lvm.result import Fit
+
+_DTYPES = ("float32", "float64")
+
+
+def fit(
+    model: Any,
+    data: Any,
+    engine: Engine,
+    *,
+    seed: int = 0,
+    init: Any = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    progress: bool | None = None,
+) -> Fit:
+    """Fit a model to data with an inference engine.
+
+    Parameters
+    ----------
+    model
+        A plain Pyro function, an :class:`lvm.Model`, or a model of :mod:`ppl_lvm.models`.
+    data
+        An array (for the sole required argument), a pandas DataFrame, or a mapping of named arrays.
+    engine
+        Settings of the algorithm: ``SVI(...)``, ``NUTS(...)``, ``ImportanceSampling(...)``, ``EM(...)``.
+    seed
+        The only source of randomness; the same seed gives the same draws.
+    init
+        Starting values by site name, or another fit.
+    dims, coords
+        Names of event dimensions by site, and labels by dimension, for ArviZ.
+    dtype
+        "float64" or "float32"; None: float32 where the program has networks, else float64.
+    progress
+        Whether to show a bar; None: on a terminal or in a notebook.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In words, before anything runs, when the data do not suit the model or the engine cannot take
+        it; after the run when what came back is not finite.
+    """
+    if not isinstance(engine, Engine):
+        what = f"the class {engine.__name__}" if isinstance(engine, type) else type(engine).__name__
+        raise TypeError(f"engine: expected settings such as SVI() or NUTS(), got {what}.")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed: expected a non-negative integer, got {seed!r}.")
+    problem = prepare(model, data, dims=dims, coords=coords, dtype=dtype)
+    reason = engine.check(problem)
+    if reason:
+        raise ValueError(f"{type(engine).__name__}: {reason}.")
+    run = Run(int(seed), init, wanted(progress))
+    started = time.perf_counter()
+    with _session(engine.backend_for(problem), int(seed), problem.dtype):
+        result = engine.run(problem, run)
+    seconds = time.perf_counter() - started
+    result = _finish(result)
+    meta = {**result.meta, **_meta(problem, result, int(seed)), "wall_seconds": seconds}
+    return dataclasses.replace(result, meta=meta)
+
+
+def prepare(
+    model: Any,
+    data: Any,
+    *,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    fitting: bool = True,
+) -> Problem:
+    """Bind data to a model, fill in what depends on them, and trace the program."""
+    if dtype not in (None, *_DTYPES):
+        raise ValueError(f"dtype: expected one of {_DTYPES} or None, got {dtype!r}.")
+    bound_model = as_model(model)
+    bound = bound_model.bind(data, fitting=fitting)
+    resolved = bound_model.resolve(bound) if fitting else bound_model
+    chosen = dtype or "float64"
+    arguments = cast(resolved.arguments(bound), chosen)
+    sites = _trace(resolved, arguments, chosen)
+    if dtype is None and any("$$$" in s.name for s in sites.values() if s.kind == "param"):
+        chosen = "float32"
+        arguments = cast(arguments, chosen)
+    return _assemble(resolved, bound, arguments, sites, chosen, dims or {}, coords or {})
+
+
+def engines_for(model: Any, data: Any) -> dict[str, str | None]:
+    """Which engines take this model with these data: name -> None, or why not."""
+    from ppl_lvm import engines
+
+    problem = prepare(model, data)
+    names = ("EM", "SVI", "ImportanceSampling", "NUTS")
+    return {name: getattr(engines, name)().check(problem) for name in names}
+
+
+def _trace(model: AbstractModel, arguments: Mapping[str, Any], dtype: str) -> dict[str, Site]:
+    from ppl_lvm.backends._pyro_trace import trace_sites
+    from ppl_lvm.backends.session import torch_session
+
+    with torch_session(0, dtype):
+        return trace_sites(model, arguments, model.describe())
+
+
+def _assemble(
+    model: AbstractModel,
+    data: Data,
+    arguments: Mapping[str, Any],
+    sites: dict[str, Site],
+    dtype: str,
+    dims: Mapping[str, Sequence[str]],
+    coords: Mapping[str, Any],
+) -> Problem:
+    plate = _data_plate(model, sites)
+    inside = {n for n, s in sites.items() if any(p.name == plate for p in s.plates)}
+    sites = {n: dataclasses.replace(s, local=n in inside) for n, s in sites.items()}
+    size = next((p.size for s in sites.values() for p in s.plates if p.name == plate), None)
+    nesting = max((-p.dim for s in sites.values() for p in s.plates if p.dim is not None), default=0)
+    labels = dict(data.coords)
+    if plate is not None and data.row_labels is not None and len(data.row_labels) == size:
+        labels[plate] = data.row_labels
+    labels |= {str(k): np.asarray(v) for k, v in coords.items()}
+    unknown = sorted(set(dims) - set(sites))
+    if unknown:
+        raise ValueError(f"dims: unknown sites {unknown}; the sites are {sorted(sites)}.")
+    names = {n: _dim_names(s, {**model.dims, **dims}.get(n)) for n, s in sites.items()}
+    names |= {k: tuple(v) for k, v in model.dims.items() if k not in sites}
+    batched = _batched(model, arguments, size)
+    return Problem(
+        model, data, arguments, sites, plate, size, nesting, dtype, names, labels, batched
+    )
+
+
+def _data_plate(model: AbstractModel, sites: Mapping[str, Site]) -> str | None:
+    """The outermost plate that all observed sites share, or the model's own word."""
+    observed = [s for s in sites.values() if s.kind == "observed"]
+    known = {p.name for s in sites.values() for p in s.plates}
+    if model.data_plate is not None:
+        if model.data_plate not in known:
+            raise ValueError(f"data_plate: no plate {model.data_plate!r}; the plates are {sorted(known)}.")
+        return model.data_plate
+    if not observed:
+        return None
+    shared = set.intersection(*({p.name for p in s.plates if p.dim is not None} for s in observed))
+    return next((p.name for p in observed[0].plates if p.name in shared), None)
+
+
+def _dim_names(site: Site, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of all dimensions: plates for batch ones, ``given`` or ``site_dim_i`` for the rest."""
+    batch = len(site.batch_shape)
+    names = [f"{site.name}_dim_{i}" for i in range(len(site.shape))]
+    for plate in site.plates:
+        if plate.dim is not None and -plate.dim <= batch and site.shape[batch + plate.dim] == plate.size:
+            names[batch + plate.dim] = plate.name
+    if given is not None:
+        given = tuple(given)
+        if len(given) == len(site.shape):
+            names = list(given)
+        elif len(given) == site.event_dim:
+            names[batch:] = given
+        else:
+            raise ValueError(
+                f"dims[{site.name!r}]: expected {site.event_dim} names (event dimensions) or "
+                f"{len(site.shape)} (all), got {given}."
+            )
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        while name in seen:
+            name += "_bis"
+        names[i] = name
+        seen.add(name)
+    return tuple(names)
+
+
+def _batched(model: AbstractModel, arguments: Mapping[str, Any], size: int | None) -> tuple[str, ...]:
+    """Arguments that run along the data plate."""
+    if model.batched is not None:
+        unknown = sorted(set(model.batched) - set(arguments))
+        if unknown:
+            raise ValueError(f"batched: unknown arguments {unknown}; there are {sorted(arguments)}.")
+        return model.batched
+    return tuple(
+        k for k, v in arguments.items() if isinstance(v, np.ndarray) and v.ndim and len(v) == size
+    )
+
+
+def _session(backend: str, seed: int, dtype: str) -> Any:
+    if backend == "pyro":
+        from ppl_lvm.backends.session import torch_session
+
+        return torch_session(seed, dtype)
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+def _finish(result: Fit) -> Fit:
+    """Check what came back, give discrete latents back where asked, and relabel."""
+    from ppl_lvm.relabel import relabel_fit
+
+    if result.draws is not None:
+        bad = [str(k) for k, v in result.draws.data_vars.items() if not np.isfinite(v.values).all()]
+        if bad:
+            raise ValueError(
+                f"{type(result.engine).__name__}: draws of {bad} are NaN or infinite, so there is no answer "
+                "to give; check the model's scales, or lower the learning rate or step size."
+            )
+        result = relabel_fit(result)
+        if result.model.keep_latents:
+            from ppl_lvm.predictive import with_latents
+
+            result = with_latents(result)
+    return result
+
+
+def _meta(problem: Problem, result: Fit, seed: int) -> dict[str, Any]:
+    packages = ("ppl-lvm", "torch", "pyro-ppl", "jax", "numpyro", "blackjax")
+    return {
+        "seed": seed,
+        "dtype": problem.dtype,
+        "backend": result.backend,
+        "engine": type(result.engine).__name__,
+        "num_data": problem.num_data,
+        "versions": {p: _version(p) for p in packages},
+    }
+
+
+def _version(package: str) -> str:
+    if package not in _VERSIONS:
+        try:
+            _VERSIONS[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            _VERSIONS[package] = "unknown"
+    return _VERSIONS[package]
+
+
+_VERSIONS: dict[str, str] = {}

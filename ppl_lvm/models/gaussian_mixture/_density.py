@@ -1,0 +1,227 @@
+"""Densities of the Gaussian mixture in NumPy: the prior, and the data given each component.
+
+Internal to the mixture's exact part. Draw axes are flattened to one before anything is computed, so that every
+array here is (draws, component, feature, row) or a reduction of it; the component-major layout lets both the
+triangular products and the log-sum-exp run along contiguous rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import gammaln, multigammaln, xlogy
+
+Array = npt.NDArray[np.float64]
+Values = dict[str, Array]
+
+COVARIANCES = ("full", "tied", "diag", "spherical")
+CHUNK_ELEMENTS = 2**21
+"""Doubles in the largest temporary of a pass over draws x rows (16 MiB), whatever their numbers."""
+
+_LOG_2PI = float(np.log(2.0 * np.pi))
+_SUM_TOLERANCE = 1e-4  # a simplex or a unit row that went through float32 is off by about 1e-6
+
+
+def has_correlations(covariance: str, num_features: int) -> bool:
+    """Whether the model has the site `corr_tril`."""
+    return covariance in ("full", "tied") and num_features > 1
+
+
+def site_shapes(num_components: int, covariance: str, num_features: int) -> dict[str, tuple[int, ...]]:
+    """Event shape of every continuous site."""
+    k, d = num_components, num_features
+    shapes: dict[str, tuple[int, ...]] = {"weights": (k,), "loc": (k, d)}
+    shapes["scale"] = {"full": (k, d), "diag": (k, d), "tied": (d,), "spherical": (k,)}[covariance]
+    if has_correlations(covariance, d):
+        shapes["corr_tril"] = (k, d, d) if covariance == "full" else (d, d)
+    return shapes
+
+
+def check_x(data: Mapping[str, Any], num_components: int = 1) -> Array:
+    """`data["x"]` as a finite (n, d) float64 array with at least `num_components` rows, or ValueError."""
+    if "x" not in data:
+        raise ValueError(f"data: expected the key 'x' with an (n, d) array, got keys {sorted(data)}; pass {{'x': x}}")
+    x = np.asarray(data["x"], dtype=np.float64)
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"x: expected an (n, d) array with d >= 1, got shape {x.shape}; use x[:, None] for one feature")
+    if len(x) < num_components:
+        raise ValueError(
+            f"x: expected at least as many rows as components ({num_components}), got {len(x)}; lower num_components"
+        )
+    if not np.isfinite(x).all():
+        raise ValueError("x: expected finite numbers, got NaN or infinity; drop or impute those rows first")
+    return x
+
+
+def check_prior(data: Mapping[str, Any], num_components: int, covariance: str, num_features: int) -> Values:
+    """`data["prior"]`, every hyperparameter at its full shape, or ValueError."""
+    if data.get("prior") is None:
+        raise ValueError("data: expected the key 'prior' with the hyperparameters, got none; resolve the model on x first")
+    prior, d = data["prior"], num_features
+    shapes = {
+        "concentration": (num_components,),
+        "loc_mean": (d,),
+        "loc_scale": (d,),
+        "scale_loc": () if covariance == "spherical" else (d,),
+        "scale_scale": (),
+    }
+    if has_correlations(covariance, d):
+        shapes["corr_concentration"] = ()
+    full = {}
+    for name, shape in shapes.items():
+        if name not in prior:
+            raise ValueError(f"prior: expected {name!r} of shape {shape}, got only {sorted(prior)}; add it")
+        value = np.asarray(prior[name], dtype=np.float64)
+        if value.ndim > len(shape) or value.shape not in ((), shape):
+            raise ValueError(f"prior[{name!r}]: expected shape {shape}, got {value.shape}; pass one number for each entry")
+        positive = name not in ("loc_mean", "scale_loc")
+        if not np.isfinite(value).all() or (positive and (value <= 0.0).any()):
+            kind = "finite positive numbers" if positive else "finite numbers"
+            raise ValueError(f"prior[{name!r}]: expected {kind}, got {value}; correct this hyperparameter")
+        full[name] = np.broadcast_to(value, shape)
+    return full
+
+
+def check_values(
+    values: Mapping[str, Any], num_components: int, covariance: str, num_features: int
+) -> tuple[tuple[int, ...], Values]:
+    """The sites with all draw axes flattened to one, and those axes' lengths; ValueError names a site at fault.
+
+    Names that are no continuous site of the model are ignored, so that a whole posterior can be passed.
+    """
+    flat: Values = {}
+    draws: tuple[int, ...] | None = None
+    for name, event in site_shapes(num_components, covariance, num_features).items():
+        if name not in values:
+            raise ValueError(f"values: expected the site {name!r} (..., {event}), got only {sorted(values)}; add it")
+        value = np.asarray(values[name], dtype=np.float64)
+        lead = value.shape[: value.ndim - len(event)]
+        if value.shape[value.ndim - len(event) :] != event or value.ndim < len(event):
+            raise ValueError(
+                f"{name}: expected shape (..., {', '.join(map(str, event))}), got {value.shape}; put draws on the left"
+            )
+        if draws is not None and lead != draws:
+            raise ValueError(f"{name}: expected draw axes {draws} as on the other sites, got {lead}; broadcast it first")
+        draws = lead
+        flat[name] = value.reshape((-1, *event))
+    _check_supports(flat)
+    return draws or (), flat
+
+
+def _check_supports(flat: Values) -> None:
+    weights, scale, corr = flat["weights"], flat["scale"], flat.get("corr_tril")
+    if not ((weights >= 0.0).all() and (np.abs(weights.sum(-1) - 1.0) < _SUM_TOLERANCE).all()):
+        raise ValueError("weights: expected numbers >= 0 that sum to 1 on the last axis, got others; divide by their sum")
+    if not np.isfinite(flat["loc"]).all():
+        raise ValueError("loc: expected finite numbers, got NaN or infinity; check where the values come from")
+    if not (np.isfinite(scale) & (scale > 0.0)).all():
+        raise ValueError("scale: expected finite positive standard deviations, got others; check where they come from")
+    if corr is not None:
+        unit = np.abs((corr * corr).sum(-1) - 1.0) < _SUM_TOLERANCE
+        positive = np.diagonal(corr, axis1=-2, axis2=-1) > 0.0
+        if not (unit.all() and positive.all() and not np.triu(corr, 1).any()):
+            raise ValueError(
+                "corr_tril: expected the lower Cholesky factor of a correlation matrix (rows of length 1, diagonal > 0), "
+                "got another matrix; use numpy.linalg.cholesky(correlation)"
+            )
+
+
+def log_prior(flat: Values, prior: Values) -> Array:
+    """Log density (draws,) of the continuous sites in constrained space, normalised."""
+    alpha = prior["concentration"]
+    total = xlogy(alpha - 1.0, flat["weights"]).sum(-1) + gammaln(alpha.sum()) - gammaln(alpha).sum()
+    total = total + _log_normal(flat["loc"], prior["loc_mean"], prior["loc_scale"]).sum((-2, -1))
+    log_scale = np.log(flat["scale"])
+    terms = _log_normal(log_scale, prior["scale_loc"], prior["scale_scale"]) - log_scale
+    total = total + terms.reshape(len(terms), -1).sum(-1)
+    if "corr_tril" in flat:
+        per_matrix = log_lkj_cholesky(flat["corr_tril"], float(prior["corr_concentration"]))
+        total = total + per_matrix.reshape(len(total), -1).sum(-1)
+    return total
+
+
+def _log_normal(x: Array, mean: Array, sd: Array) -> Array:
+    return -0.5 * ((x - mean) / sd) ** 2 - np.log(sd) - 0.5 * _LOG_2PI
+
+
+def log_lkj_cholesky(tril: Array, concentration: float) -> Array:
+    """Log density of LKJ(concentration) in terms of the Cholesky factor (..., d, d) of the correlation matrix.
+
+    det(R)^(eta-1) = prod_i L_ii^(2 eta - 2), the Jacobian of L -> L L' adds L_ii^(d-i), and the normaliser is the
+    one of Lewandowski, Kurowicka & Joe (2009, J. Multivariate Anal. 100, sec. 3, eq. 16).
+    """
+    d = tril.shape[-1]
+    if d == 1:
+        return np.zeros(tril.shape[:-2])
+    exponents = lkj_exponents(d, concentration)
+    diagonal = np.diagonal(tril, axis1=-2, axis2=-1)
+    top = concentration + 0.5 * (d - 1)
+    normaliser = 0.5 * (d - 1) * np.log(np.pi) + multigammaln(top - 0.5, d - 1) - (d - 1) * gammaln(top)
+    result: Array = (exponents * np.log(diagonal)).sum(-1) - normaliser
+    return result
+
+
+def lkj_exponents(num_features: int, concentration: float) -> Array:
+    """Powers (d,) of the diagonal of the Cholesky factor in the LKJ density (the first entry is always 1)."""
+    powers = 2.0 * (concentration - 1.0) + num_features - np.arange(1, num_features + 1)
+    powers[0] = 0.0
+    return powers
+
+
+def inverse_tril(tril: Array) -> Array:
+    """Inverse of lower triangular matrices (..., d, d) by forward substitution, all matrices at once."""
+    d = tril.shape[-1]
+    inverse = np.zeros_like(tril)
+    for i in range(d):
+        row = -np.matmul(tril[..., i, None, :i], inverse[..., :i, :])[..., 0, :]
+        row[..., i] += 1.0
+        inverse[..., i, :] = row / tril[..., i, i, None]
+    return inverse
+
+
+def log_joint_chunks(flat: Values, x: Array, covariance: str) -> Iterator[tuple[slice, slice, Array]]:
+    """Yield (draws, rows, log p(x_row, assignment = j | draw)), the last of shape (draws, k, rows).
+
+    x - loc is taken before any product: it is exact where it matters (near the component), however far from the
+    origin the data sit. Chunks hold at most `CHUNK_ELEMENTS` doubles.
+    """
+    num_draws, k, d = flat["loc"].shape
+    xt = np.ascontiguousarray(x.T)
+    rows_step = min(len(x), max(1, CHUNK_ELEMENTS // (k * d)))
+    draws_step = max(1, CHUNK_ELEMENTS // (k * d * max(rows_step, d)))
+    for first in range(0, num_draws, draws_step):
+        draws = slice(first, min(first + draws_step, num_draws))
+        loc, scale, whiten, constant = _chunk_parameters(flat, draws, covariance)
+        for start in range(0, len(x), rows_step):
+            rows = slice(start, min(start + rows_step, len(x)))
+            z = (xt[:, rows] - loc[..., None]) / scale[..., None]
+            if whiten is not None:
+                z = np.matmul(whiten, z)
+            yield draws, rows, constant[..., None] - 0.5 * np.einsum("skdt,skdt->skt", z, z)
+
+
+def _chunk_parameters(flat: Values, draws: slice, covariance: str) -> tuple[Array, Array, Array | None, Array]:
+    """loc (s, k, d), scale (s, k or 1, d or 1), inverse correlation factor, log weight less log normaliser (s, k)."""
+    loc, scale = flat["loc"][draws], flat["scale"][draws]
+    d = loc.shape[-1]
+    scale = {"tied": scale[:, None, :], "spherical": scale[..., None]}.get(covariance, scale)
+    log_det = np.broadcast_to(np.log(scale), (*scale.shape[:-1], d)).sum(-1)
+    whiten = None
+    if "corr_tril" in flat:
+        tril = flat["corr_tril"][draws]
+        tril = tril[:, None] if covariance == "tied" else tril
+        whiten = inverse_tril(tril)
+        log_det = log_det + np.log(np.diagonal(tril, axis1=-2, axis2=-1)).sum(-1)
+    with np.errstate(divide="ignore"):  # a weight of exactly 0 means log weight -inf, and no responsibility
+        constant = np.log(flat["weights"][draws]) - log_det - 0.5 * d * _LOG_2PI
+    return loc, scale, whiten, constant
+
+
+def log_sum_exp(log_terms: Array) -> Array:
+    """log sum_j exp(.) over axis 1 of (draws, k, rows)."""
+    top = log_terms.max(1)
+    result: Array = top + np.log(np.exp(log_terms - top[:, None]).sum(1))
+    return result
