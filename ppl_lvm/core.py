@@ -125,6 +125,11 @@ class AbstractModel(ABC):
         return {}
 
     @property
+    def held_sites(self) -> tuple[str, ...]:
+        """Latent sites held at given values: everything is conditional on them."""
+        return ()
+
+    @property
     def label_axes(self) -> Mapping[str, tuple[int, ...]] | None:
         """Axes of each site indexed by exchangeable labels (mixtures, HMMs); None: no such symmetry."""
         return None

@@ -148,7 +148,7 @@ def _assemble(
 
 def _data_plate(model: AbstractModel, sites: Mapping[str, Site]) -> str | None:
     """The outermost plate that all observed sites share, or the model's own word."""
-    observed = [s for s in sites.values() if s.kind == "observed"]
+    observed = [s for s in sites.values() if s.kind == "observed" and s.name not in model.held_sites]
     known = {p.name for s in sites.values() for p in s.plates}
     if model.data_plate is not None:
         if model.data_plate not in known:

@@ -12,12 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 from numpyro.distributions import biject_to
+from numpyro.primitives import Messenger
 
 from ppl_lvm.backends.density import Density, Tree
 from ppl_lvm.core import Problem
 
 _CACHE: OrderedDict[Any, Any] = OrderedDict()
 _CACHE_SIZE = 128
+
+
+class HoldSites(Messenger):
+    """Hold latent sites at given values; their own density is left out (all is conditional on them)."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.values = values
+
+    def process_message(self, msg: dict) -> None:
+        if msg["type"] == "sample" and msg["name"] in self.values:
+            msg["value"] = jnp.asarray(self.values[msg["name"]])
+            msg["is_observed"] = True
+            msg["fn"] = msg["fn"].mask(False)
 
 
 def cached(key: Any, build: Callable[[], Any]) -> Any:

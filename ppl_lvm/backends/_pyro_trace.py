@@ -40,6 +40,21 @@ class HoldParams(Messenger):
             msg["done"] = True
 
 
+class HoldSites(Messenger):
+    """Hold latent sites at given values; their own density is left out (all is conditional on them)."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.values:
+            value = torch.as_tensor(np.asarray(self.values[msg["name"]]))
+            msg["value"] = value.to(torch.get_default_dtype())
+            msg["is_observed"] = True
+            msg["mask"] = False
+
+
 class ScalePlate(Messenger):
     """Scale the log density of every site inside one plate: n/b for a batch of b out of n."""
 

@@ -61,7 +61,8 @@ def unsummable(engine: str, problem: Problem) -> str | None:
 
 
 def no_observed(engine: str, problem: Problem) -> str | None:
-    if not any(s.kind == "observed" for s in problem.sites.values()):
+    held = problem.model.held_sites
+    if not any(s.kind == "observed" and s.name not in held for s in problem.sites.values()):
         return f"{engine} needs observed data, and {problem.model.describe()} observes nothing"
     return None
 

@@ -74,7 +74,8 @@ def bound(log_weights: np.ndarray, problem: Problem, *, alpha: float | None, par
     kind = "lower_bound" if alpha is None or 0 <= alpha < 1 else "estimate"
     free = tuple(n for n in problem.params if n not in problem.model.fixed_params)
     held = tuple(n for n in problem.params if n in problem.model.fixed_params)
-    return Evidence(kind, float(each.mean()), error, free + held)  # type: ignore[arg-type]  # a literal
+    given = free + held + problem.model.held_sites
+    return Evidence(kind, float(each.mean()), error, given)  # type: ignore[arg-type]  # a literal
 
 
 LogQ = Callable[[Mapping[str, np.ndarray]], np.ndarray]

@@ -144,7 +144,7 @@ def _evidence(log_w: np.ndarray, problem: Problem, params: dict, note: str) -> E
     w = np.exp(log_w - top)
     nats = float(top + math.log(w.mean()))
     error = float(w.std(ddof=1) / (w.mean() * math.sqrt(len(w))))
-    return Evidence("estimate", nats, error, tuple(params), note)
+    return Evidence("estimate", nats, error, (*params, *problem.model.held_sites), note)
 
 
 def _systematic(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -69,7 +69,8 @@ class EStep:
     def __init__(self, x: Array, num_components: int, covariance: str) -> None:
         n, d = x.shape
         self.covariance = covariance
-        self._with_one = np.concatenate([x.T, np.ones((1, n))])
+        self._with_one = np.ones((d + 1, n))  # a feature a row, so that every pass runs along contiguous memory
+        self._with_one[:-1] = x.T
         self._total = x.T @ x if covariance == "tied" else None
         self._lower = np.tril_indices(d)
         self._quadratic = {"full": len(self._lower[0]), "tied": 0, "diag": d, "spherical": 1}[covariance]

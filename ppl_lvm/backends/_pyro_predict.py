@@ -1,0 +1,109 @@
+"""Forward simulation of Pyro programs, and conditional draws of their discrete sites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from pyro.infer import infer_discrete
+
+from ppl_lvm.backends._pyro_density import EnumerateAll, particle_plate, spread
+from ppl_lvm.backends._pyro_trace import HoldParams, to_torch
+from ppl_lvm.core import Problem
+
+Arrays = dict[str, np.ndarray]
+
+
+def forward(
+    problem: Problem, values: Mapping[str, np.ndarray] | None, num: int, params: Mapping[str, Any] | None = None
+) -> tuple[Arrays, Arrays]:
+    """Run the program ``num`` times with observations simulated: (latent, observed), leading (num,).
+
+    ``values`` (num, ...) hold latent sites; None draws everything from the prior.
+    """
+    args = to_torch(problem.arguments)
+    tensors = {k: to_torch(v) for k, v in (values or {}).items()}
+    latent = [s.name for s in problem.sites.values() if s.kind in ("latent", "deterministic")]
+    seen = [s.name for s in problem.sites.values() if s.kind == "observed" and not _is_factor(problem, s.name)]
+    free = poutine.uncondition(problem.model.pyro.model)
+    rows: list[dict[str, torch.Tensor]] = []
+    with torch.no_grad(), HoldParams({**problem.model.fixed_params, **(params or {})}):
+        for i in range(num):
+            fixed = poutine.condition(free, data={k: v[i] for k, v in tensors.items()}) if tensors else free
+            try:
+                nodes = poutine.trace(fixed).get_trace(**args).nodes
+            except NotImplementedError as error:
+                raise ValueError(
+                    f"{problem.model.describe()}: a site cannot be simulated ({error}); give it a proper prior."
+                ) from error
+            rows.append({name: nodes[name]["value"] for name in latent + seen if name in nodes})
+    stacked = {k: torch.stack([r[k] for r in rows]).numpy() for k in rows[0]}
+    return {k: stacked[k] for k in latent if k in stacked}, {k: stacked[k] for k in seen if k in stacked}
+
+
+def _is_factor(problem: Problem, name: str) -> bool:
+    """Whether a site is a ``pyro.factor``: its value is empty."""
+    return 0 in problem.sites[name].shape
+
+
+def observed(problem: Problem) -> Arrays:
+    """Observed values by site (factors left out)."""
+    with torch.no_grad(), HoldParams(problem.model.fixed_params):
+        nodes = poutine.trace(problem.model.pyro.model).get_trace(**to_torch(problem.arguments)).nodes
+    names = [s.name for s in problem.sites.values() if s.kind == "observed" and not _is_factor(problem, s.name)]
+    return {n: nodes[n]["value"].numpy() for n in names}
+
+
+def conditional_discrete(
+    problem: Problem, values: Mapping[str, np.ndarray], params: Mapping[str, Any], names: list[str], chunk: int = 200
+) -> Arrays:
+    """Draws of discrete sites given data and continuous sites at ``values`` (s, ...): (s, ...)."""
+    args = to_torch(problem.arguments)
+    tensors = {k: to_torch(v) for k, v in values.items()}
+    num = len(next(iter(tensors.values())))
+    try:
+        parts = [
+            _together(problem, args, {k: v[i : i + chunk] for k, v in tensors.items()}, params, names)
+            for i in range(0, num, chunk)
+        ]
+    except (RuntimeError, ValueError, IndexError):  # a program that does not broadcast over a plate
+        parts = [
+            _one(problem, args, {k: v[i] for k, v in tensors.items()}, params, names) for i in range(num)
+        ]
+    return {n: torch.cat([p[n] for p in parts]).numpy() for n in names}
+
+
+def _together(problem: Problem, args: Any, values: dict, params: Any, names: list[str]) -> dict:
+    nesting = problem.max_plate_nesting
+    size = len(next(iter(values.values())))
+    placed = {k: spread(v, problem.sites[k], nesting) for k, v in values.items()}
+    fixed = poutine.condition(problem.model.pyro.model, data=placed)
+    plate = particle_plate(problem, size)
+
+    def program(**kwargs: Any) -> Any:
+        with plate:
+            return fixed(**kwargs)
+
+    nodes = _infer(problem, program, args, params, -2 - nesting)
+    out = {}
+    for name in names:
+        site = problem.sites[name]
+        value = nodes[name]["value"]
+        want = (size,) + (1,) * (nesting - len(site.batch_shape)) + site.shape
+        out[name] = value.expand(want).reshape((size, *site.shape))
+    return out
+
+
+def _one(problem: Problem, args: Any, values: dict, params: Any, names: list[str]) -> dict:
+    fixed = poutine.condition(problem.model.pyro.model, data=values)
+    nodes = _infer(problem, fixed, args, params, -1 - problem.max_plate_nesting)
+    return {n: nodes[n]["value"].expand(problem.sites[n].shape)[None] for n in names}
+
+
+def _infer(problem: Problem, program: Any, args: Any, params: Any, first: int) -> Any:
+    with torch.no_grad(), HoldParams({**problem.model.fixed_params, **params}):
+        decoded = infer_discrete(EnumerateAll()(program), first_available_dim=first, temperature=1)
+        return poutine.trace(decoded).get_trace(**args).nodes

@@ -1,0 +1,342 @@
+"""The predictive workflow: prior and posterior predictive draws, checks, scores, local latents.
+
+Everything here runs on the model's closed forms where it has them, else on its Pyro program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ppl_lvm.core import Problem, as_model
+from ppl_lvm.fitting import prepare
+from ppl_lvm.result import Fit, chain_dataset, flat_draws
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+# ---- prior ---------------------------------------------------------------------------------------
+
+
+def sample_prior(model: Any, data: Any, *, num_draws: int = 500, seed: int = 0) -> xr.DataTree:
+    """Draws of the prior and of the data that it predicts, in the shapes of ``data``.
+
+    Returns a DataTree with groups ``prior`` and ``prior_predictive``, dims (chain, draw, ...).
+
+    Raises
+    ------
+    ValueError
+        If a prior is improper, so that it cannot be drawn from.
+    """
+    import xarray as xr
+
+    from ppl_lvm.backends._pyro_predict import forward
+    from ppl_lvm.backends.session import torch_session
+
+    _check_draws(num_draws)
+    problem = prepare(model, data)
+    with torch_session(seed, problem.dtype):
+        latent, observed = forward(problem, None, num_draws)
+    groups = {
+        "prior": chain_dataset(problem, {k: v[None] for k, v in latent.items()}, kind="independent"),
+        "prior_predictive": chain_dataset(problem, {k: v[None] for k, v in observed.items()}, kind="independent"),
+    }
+    return xr.DataTree.from_dict(groups)
+
+
+# ---- posterior predictive ------------------------------------------------------------------------
+
+
+def sample_predictive(fit: Fit, data: Any = None, *, num_draws: int = 500, seed: int = 0) -> xr.Dataset:
+    """Replicated observations, dims (chain, draw, ...), one for each of ``num_draws`` draws.
+
+    Sites in the posterior take its draws; local sites that are not in it, or that belong to other
+    rows when ``data`` are new, are drawn anew from the model given the globals. A point predicts at its
+    parameters.
+    """
+    from ppl_lvm.backends._pyro_predict import forward
+    from ppl_lvm.backends.session import torch_session
+
+    _check_draws(num_draws)
+    problem = problem_at(fit, data)
+    values = _draws_for(fit, problem, num_draws, seed, same_rows=data is None)
+    with torch_session(seed, problem.dtype):
+        _, observed = forward(problem, values, num_draws, params=_params(fit))
+    return chain_dataset(problem, {k: v[None] for k, v in observed.items()}, kind="independent")
+
+
+@dataclass(frozen=True)
+class PredictiveCheck:
+    """A posterior predictive check (Gelman, Meng and Stern 1996).
+
+    ``observed`` is T(x), ``replicated`` (s,) are T(x_rep); ``p_value`` is P(T(x_rep) >= T(x)), ties
+    counted half, with its Monte Carlo standard error.
+    """
+
+    name: str
+    observed: float
+    replicated: np.ndarray
+    p_value: float
+    std_error: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: observed {self.observed:.4g}, replicated "
+            f"{self.replicated.mean():.4g} +- {self.replicated.std(ddof=1):.3g} (sd), "
+            f"p = {self.p_value:.3f} +- {self.std_error:.3f}"
+        )
+
+    def plot(self) -> Any:
+        """Histogram of the replicated statistic with the observed one marked; a Figure."""
+        from ppl_lvm.plots import plot_check
+
+        return plot_check(self)
+
+
+def check(fit: Fit, statistic: Callable[[Any], float], *, num_draws: int = 500, seed: int = 0) -> PredictiveCheck:
+    """T(x_rep) against T(x); ``statistic`` takes the observed array (or a mapping, if several sites).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the statistic is not a function of the data that returns one finite number.
+    """
+    if not callable(statistic):
+        raise TypeError(f"statistic: expected a function of the data, got {type(statistic).__name__}.")
+    problem = problem_at(fit, None)
+    observed = observed_values(problem)
+    drawn = sample_predictive(fit, num_draws=num_draws, seed=seed)
+    names = list(observed)
+    replicated = {k: drawn[k].values[0] for k in names}
+
+    def apply(values: Mapping[str, np.ndarray]) -> float:
+        out = np.asarray(statistic(values[names[0]] if len(names) == 1 else values), dtype=float)
+        if out.shape != () or not np.isfinite(out):
+            raise ValueError(f"statistic: expected one finite number, got {out!r}.")
+        return float(out)
+
+    own = apply(observed)
+    others = np.array([apply({k: v[i] for k, v in replicated.items()}) for i in range(num_draws)])
+    p = float((others > own).mean() + 0.5 * (others == own).mean())
+    error = math.sqrt(max(p * (1 - p), 1.0 / num_draws / 4) / num_draws)
+    return PredictiveCheck(getattr(statistic, "__name__", "statistic"), own, others, p, error)
+
+
+# ---- scores --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LogPredictive:
+    """Pointwise log predictive densities, nats.
+
+    ``pointwise`` (n,) is the log of the mean density over draws, ``std_error`` (n,) its Monte Carlo
+    error by the delta method. ``kind``: "estimate" (draws) or "plug_in" (a point's density).
+    ``total_std_error`` accounts for the draws that all rows share.
+    """
+
+    pointwise: np.ndarray
+    std_error: np.ndarray
+    total: float
+    total_std_error: float
+    kind: Literal["estimate", "plug_in"]
+
+
+def log_predictive(fit: Fit, data: Any = None) -> LogPredictive:
+    """log p(x_i | training data) for each row of ``data`` (the training rows if None)."""
+    from scipy.special import logsumexp
+
+    problem = problem_at(fit, data)
+    terms, _ = pointwise_terms(fit, problem)
+    s = len(terms)
+    values = logsumexp(terms, axis=0) - math.log(s)
+    if fit.is_point:
+        zero = np.zeros_like(values)
+        return LogPredictive(values, zero, float(values.sum()), 0.0, "plug_in")
+    ratio = np.exp(terms - values)  # (s, n), mean 1
+    size = effective_size(fit, s)
+    error = ratio.std(0, ddof=1) / math.sqrt(size)
+    total_error = float((ratio - 1).sum(1).std(ddof=1) / math.sqrt(size))
+    return LogPredictive(values, error, float(values.sum()), total_error, "estimate")
+
+
+def effective_size(fit: Fit, s: int) -> float:
+    """Number of independent draws that a fit's s draws are worth (by log density, or the weights)."""
+    kind = fit.draws.attrs.get("draws") if fit.draws is not None else None
+    if kind == "resampled" and fit.sample_stats is not None:
+        return 1.0 / float(np.exp(2 * fit.sample_stats["log_weight"].values).sum())
+    if kind == "chain" and fit.sample_stats is not None and "lp" in fit.sample_stats:
+        from arviz_stats.base import array_stats
+
+        ess = float(array_stats.ess(fit.sample_stats["lp"].values, chain_axis=0, draw_axis=1, method="mean"))
+        return min(float(s), max(ess, 1.0)) if math.isfinite(ess) else float(s)
+    return float(s)
+
+
+def pointwise_terms(fit: Fit, problem: Problem) -> tuple[np.ndarray, str]:
+    """log p(x_i | globals) for each draw and row, (s, n), local latents marginalised; and how.
+
+    "exact" where the model has a closed form or only discrete local latents; else "estimate": the
+    local continuous latents are integrated by importance sampling (:mod:`ppl_lvm.marginal`).
+    """
+    exact = getattr(problem.model.exact, "log_likelihood", None)
+    values = _global_values(fit)
+    if exact is not None:
+        return np.asarray(exact(values, problem.arguments)), "exact"
+    if problem.data_plate is None:
+        raise ValueError(
+            f"{fit.model.describe()} has no plate over data, so there is no density per datum; put the "
+            "observed sites in a pyro.plate, or name it in Model(data_plate=...)."
+        )
+    from ppl_lvm.backends._pyro_marginal import per_datum_terms
+    from ppl_lvm.backends.session import torch_session
+
+    with torch_session(int(fit.meta.get("seed", 0)), problem.dtype):
+        return per_datum_terms(problem, values, _params(fit))
+
+
+def _global_values(fit: Fit) -> dict[str, np.ndarray]:
+    """Values by site, (s, ...); a point is one draw."""
+    if fit.is_point:
+        return {k: np.asarray(v)[None] for k, v in fit.params.items()}
+    return flat_draws(fit.posterior)
+
+
+# ---- local latents -------------------------------------------------------------------------------
+
+
+def predict_proba(fit: Fit, data: Any) -> np.ndarray:
+    """(n, k), averaged over (relabelled) draws."""
+    exact = getattr(fit.model.exact, "predict_proba", None)
+    if exact is None:
+        raise ValueError(
+            f"{fit.model.describe()} has no labels to predict in closed form; fit.latents(data) gives draws "
+            "of its discrete sites."
+        )
+    problem = problem_at(fit, data)
+    values = _global_values(fit)
+    total, count = 0.0, len(next(iter(values.values())))
+    for first in range(0, count, 100):
+        part = {k: v[first : first + 100] for k, v in values.items()}
+        total = total + exact(part, problem.arguments).sum(0)
+    return np.asarray(total) / count
+
+
+def transform(fit: Fit, data: Any) -> np.ndarray:
+    """Posterior means of continuous local latents, in closed form."""
+    exact = getattr(fit.model.exact, "transform", None)
+    if exact is None:
+        raise ValueError(
+            f"{fit.model.describe()} has no continuous latents to transform to; predict_proba gives the "
+            "probabilities of labels, fit.latents draws of local sites."
+        )
+    return np.asarray(exact(_global_values(fit), problem_at(fit, data).arguments))
+
+
+def sample(fit: Fit, num: int, seed: int) -> np.ndarray:
+    """New observations, each from one draw of the globals, (num, ...)."""
+    _check_draws(num)
+    exact = getattr(fit.model.exact, "sample", None)
+    if exact is None:
+        drawn = sample_predictive(fit, num_draws=num, seed=seed)
+        return np.asarray(next(iter(drawn.data_vars.values())).values[0])
+    rng = np.random.default_rng([seed, 5])
+    values = _global_values(fit)
+    rows = rng.integers(0, len(next(iter(values.values()))), num)
+    chosen = {k: v[rows] for k, v in values.items()}
+    return np.asarray(exact(chosen, 1, rng)["obs"])[:, 0]
+
+
+def latents(fit: Fit, data: Any, *, num_draws: int = 200, seed: int = 0) -> xr.Dataset:
+    """Draws of the local latents given the data and draws of the globals: never from the prior.
+
+    Discrete sites are drawn from their conditional posterior with the continuous ones held at each
+    draw (a sum-product pass backwards, as in Pyro's ``infer_discrete``).
+    """
+    from ppl_lvm.backends._pyro_predict import conditional_discrete
+    from ppl_lvm.backends.session import torch_session
+
+    _check_draws(num_draws)
+    problem = problem_at(fit, data)
+    values = _draws_for(fit, problem, num_draws, seed, same_rows=data is None)
+    known = {k: v for k, v in values.items() if k in problem.sites and problem.sites[k].local}
+    names = [s.name for s in problem.latents(discrete=True)]
+    missing = [s.name for s in problem.latents(discrete=False) if s.name not in values]
+    if missing:
+        raise ValueError(
+            f"latents: sites {missing} belong to the rows of the fit; at new data fit them again, or give the "
+            "model an amortised guide."
+        )
+    if not names and not known:
+        raise ValueError(f"{fit.model.describe()} has no local latents.")
+    out = dict(known)
+    if names:
+        with torch_session(seed, problem.dtype):
+            out |= conditional_discrete(problem, values, _params(fit), names)
+    return chain_dataset(problem, {k: v[None] for k, v in out.items()}, kind="independent")
+
+
+def with_latents(fit: Fit) -> Fit:
+    """The fit with one draw of the summed-out local latents for each posterior draw."""
+    if fit.draws is None or fit.problem is None:
+        return fit
+    chains, size = fit.draws.sizes["chain"], fit.draws.sizes["draw"]
+    drawn = latents(fit, None, num_draws=chains * size, seed=int(fit.meta.get("seed", 0)))
+    added = {
+        k: (("chain", "draw", *v.dims[2:]), v.values.reshape(chains, size, *v.shape[2:]))
+        for k, v in drawn.data_vars.items()
+        if k not in fit.draws
+    }
+    return dataclasses.replace(fit, draws=fit.draws.assign(added))
+
+
+# ---- helpers -------------------------------------------------------------------------------------
+
+
+def problem_at(fit: Fit, data: Any) -> Problem:
+    """The fit's own problem, or the same model at new data."""
+    if data is not None:
+        return prepare(as_model(fit.model), data, dtype=fit.meta.get("dtype"), fitting=False)
+    if fit.problem is None:
+        raise ValueError("data: this fit was loaded without its data; pass the data to predict at.")
+    return fit.problem
+
+
+def observed_values(problem: Problem) -> dict[str, np.ndarray]:
+    """Observed values by site, from one run of the program."""
+    from ppl_lvm.backends._pyro_predict import observed
+    from ppl_lvm.backends.session import torch_session
+
+    with torch_session(0, problem.dtype):
+        return observed(problem)
+
+
+def _draws_for(fit: Fit, problem: Problem, num: int, seed: int, *, same_rows: bool) -> dict[str, np.ndarray]:
+    """``num`` draws by site, spread evenly over the posterior's (in random order where repeated)."""
+    values = _global_values(fit)
+    size = len(next(iter(values.values())))
+    rng = np.random.default_rng([seed, 6])
+    rows = np.arange(size) if num == size else rng.choice(size, num, replace=num > size)
+    keep = {
+        k: v[rows]
+        for k, v in values.items()
+        if k in problem.sites
+        and problem.sites[k].kind == "latent"
+        and not problem.sites[k].discrete
+        and (same_rows or not problem.sites[k].local)
+    }
+    return keep
+
+
+def _params(fit: Fit) -> dict[str, np.ndarray]:
+    return {} if fit.is_point and not fit.model.fixed_params else {**fit.params, **fit.model.fixed_params}
+
+
+def _check_draws(num: Any) -> None:
+    if isinstance(num, bool) or not isinstance(num, (int, np.integer)) or num < 1:
+        raise ValueError(f"num_draws: expected a positive integer, got {num!r}.")

@@ -1,0 +1,162 @@
+"""Different models, same data: which predicts or explains them better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_lvm.result import Fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WAYS = ("loo", "bic", "evidence", "heldout")
+
+
+def rank(fits: Mapping[str, Fit], by: str = "loo", *, data: Any = None) -> pd.DataFrame:
+    """Rank fits of different models to the same data, best first.
+
+    Parameters
+    ----------
+    fits
+        Fits by name.
+    by
+        ``"loo"``: PSIS leave-one-out by arviz-stats' ``compare`` (draws needed; draws of a guide are
+        reweighted by p / q); ``"bic"``: points; ``"evidence"``: log evidence, where the kinds allow it;
+        ``"heldout"``: log predictive density of ``data``.
+    data
+        Held-out data, for ``by="heldout"`` only.
+
+    Returns
+    -------
+    A table with a row per fit; ``rank`` is missing where the evidence settles no order.
+
+    Raises
+    ------
+    ValueError
+        If a fit cannot be ranked that way, in words.
+    """
+    if by not in _WAYS:
+        raise ValueError(f"by: expected one of {_WAYS}, got {by!r}.")
+    if not isinstance(fits, Mapping) or len(fits) < 2:
+        raise ValueError("fits: expected a mapping of at least two names to fits.")
+    for name, fit in fits.items():
+        if not isinstance(fit, Fit):
+            raise TypeError(f"fits[{name!r}]: expected a Fit, got {type(fit).__name__}.")
+    if (data is None) == (by == "heldout"):
+        raise ValueError("data: pass held-out data with by='heldout', and only then.")
+    _check_data(fits)
+    if by == "heldout":
+        return _by_heldout(fits, data)
+    return {"loo": _by_loo, "bic": _by_bic, "evidence": _by_evidence}[by](fits)
+
+
+def _check_data(fits: Mapping[str, Fit]) -> None:
+    sizes = {name: fit.meta.get("num_data") for name, fit in fits.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"fits: fitted to different data (rows: {sizes}); rank takes models of the same data.")
+
+
+def _by_loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
+    import arviz_stats
+
+    points = [n for n, f in fits.items() if f.is_point]
+    if points:
+        raise ValueError(f"by: {points} are points, which LOO cannot rank; use by='bic', or fit with SVI or NUTS.")
+    table = arviz_stats.compare({name: loo(fit) for name, fit in fits.items()})
+    return table
+
+
+def loo(fit: Fit) -> Any:
+    """PSIS-LOO of one fit (arviz-stats' ELPDData); draws of a guide are reweighted by p / q."""
+    import arviz_stats
+
+    tree = fit.to_arviz()
+    if "log_likelihood" not in tree.children:
+        raise ValueError(
+            f"{fit.model.describe()}: no log likelihood per datum (no data plate, or the fit was loaded without "
+            "its data); use by='heldout'."
+        )
+    drawn = tree["posterior"].sizes
+    used = tree["log_likelihood"].sizes
+    if drawn["chain"] * drawn["draw"] != used["chain"] * used["draw"]:
+        tree["posterior"] = tree["posterior"].isel(draw=slice(0, used["draw"]), chain=slice(0, used["chain"]))
+    guide = fit.posterior.attrs.get("draws") == "independent" and fit.sample_stats is not None
+    if guide and "log_q" in fit.sample_stats and used["draw"] == drawn["draw"]:  # type: ignore[operator]  # not None
+        stats: Any = fit.sample_stats
+        log_p, log_q = stats["log_p"].values.reshape(-1), stats["log_q"].values.reshape(-1)
+        return arviz_stats.loo_approximate_posterior(tree, log_p, log_q, pointwise=True)
+    return arviz_stats.loo(tree, pointwise=True)
+
+
+def _by_bic(fits: Mapping[str, Fit]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = {
+        name: {
+            "bic": fit.bic,
+            "aic": fit.aic,
+            "log_likelihood": fit.log_likelihood,
+            "num_parameters": fit.num_parameters,
+            "degenerate": fit.status.outcome.name == "DEGENERATE",
+        }
+        for name, fit in fits.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index").sort_values("bic")
+    table.insert(0, "rank", np.arange(len(table)))
+    table["bic_diff"] = table["bic"] - table["bic"].iloc[0]
+    return table
+
+
+def _by_evidence(fits: Mapping[str, Fit]) -> pd.DataFrame:
+    """Order only what the intervals settle: rank r means that exactly r fits are certainly better."""
+    import pandas as pd
+
+    missing = [n for n, f in fits.items() if f.evidence is None]
+    if missing:
+        raise ValueError(f"by: {missing} have no evidence; use SVI or ImportanceSampling, or by='loo'.")
+    found: dict[str, Any] = {n: f.evidence for n, f in fits.items()}
+    conditional = {n: e.conditional_on for n, e in found.items() if e.conditional_on}
+    if conditional and len(conditional) < len(found):
+        raise ValueError(
+            f"by: the evidence of {sorted(conditional)} is conditional on params and that of the others is not; "
+            "they cannot be ranked against each other."
+        )
+    ends = {n: e.interval() for n, e in found.items()}
+    rows = {}
+    for name, evidence in found.items():
+        below = [n for n in found if n != name and ends[n][1] < ends[name][0]]
+        above = [n for n in found if n != name and ends[n][0] > ends[name][1]]
+        settled = len(below) + len(above) == len(found) - 1
+        rows[name] = {
+            "rank": len(above) if settled else None,
+            "log_evidence": evidence.nats,
+            "std_error": evidence.std_error,
+            "kind": evidence.kind,
+            "certainly_above": ", ".join(below),
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").sort_values("log_evidence", ascending=False)
+    table["rank"] = table["rank"].astype("Int64")
+    return table
+
+
+def _by_heldout(fits: Mapping[str, Fit], data: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    scores = {name: fit.log_predictive(data) for name, fit in fits.items()}
+    best = max(scores, key=lambda n: scores[n].total)
+    rows = {}
+    for name, score in scores.items():
+        gap = score.pointwise - scores[best].pointwise
+        rows[name] = {
+            "elpd": score.total,
+            "mc_error": score.total_std_error,
+            "elpd_diff": float(gap.sum()),
+            "dse": float(np.sqrt(len(gap)) * gap.std(ddof=1)) if len(gap) > 1 else float("nan"),
+            "kind": score.kind,
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").sort_values("elpd", ascending=False)
+    table.insert(0, "rank", np.arange(len(table)))
+    return table

@@ -1,0 +1,307 @@
+"""Fits on disk: a folder of netCDF (draws), safetensors (parameters) and JSON (settings).
+
+No pickle anywhere: nothing in the files is executed on loading. A folder holds
+
+- ``fit.json``: format, engine and its settings, model and its settings, status, evidence, meta;
+- ``draws.nc``: groups posterior, sample_stats, and the engine's own;
+- ``params.safetensors``: guide parameters, network weights, or the point;
+- ``data.nc``: the program's array arguments, unless left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_lvm.core import AbstractModel, Engine, Evidence, Outcome, Status, as_model
+from ppl_lvm.result import Fit
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+logger = logging.getLogger("ppl_lvm")
+FORMAT = 1
+_FILES = ("fit.json", "draws.nc", "params.safetensors", "data.nc")
+
+
+def save(fit: Fit, path: str | Path, *, data: bool = True) -> Path:
+    """Write the fit to the folder ``path`` (made if missing); see the module's page for the files.
+
+    Each file is written beside its place and then renamed, so that an interrupted save leaves the
+    previous one whole.
+
+    Raises
+    ------
+    ValueError
+        If ``path`` is a file, or a folder that holds something else.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        raise ValueError(f"path: {folder} is a file; give the name of a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "fit.json").exists():
+        raise ValueError(f"path: {folder} exists and holds something else; give an empty or new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    groups: dict[str, Any] = {} if fit.draws is None else {"posterior": fit.draws}
+    if fit.sample_stats is not None:
+        groups["sample_stats"] = fit.sample_stats
+    groups |= dict(fit.groups)
+    _write_tree(folder / "draws.nc", groups)
+    _write_params(folder / "params.safetensors", fit.params)
+    if data and fit.problem is not None:
+        _write_tree(folder / "data.nc", {"arguments": _data_group(fit)})
+    else:
+        (folder / "data.nc").unlink(missing_ok=True)
+    _write_bytes(folder / "fit.json", json.dumps(_record(fit), indent=1).encode())
+    return folder
+
+
+def load(path: str | Path, *, model: Any = None) -> Fit:
+    """A saved fit. ``model`` is needed for a plain function's fit, which files cannot hold.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, if it is missing, truncated, of another program, or of a newer format.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ValueError(f"path: no folder {folder}; give the folder that fit.save wrote.")
+    record = _read_record(folder / "fit.json")
+    owner = _model_of(record, model, folder)
+    groups = _read_tree(folder / "draws.nc")
+    fit = Fit(
+        model=owner,
+        engine=_engine_of(record["engine"], folder),
+        backend=record["backend"],
+        problem=None,
+        draws=groups.pop("posterior", None),
+        params=_read_params(folder / "params.safetensors"),
+        evidence=_evidence_of(record["evidence"]),
+        sample_stats=groups.pop("sample_stats", None),
+        groups=groups,
+        log_likelihood=record["log_likelihood"],
+        num_parameters=record["num_parameters"],
+        status=Status(Outcome[record["status"]["outcome"]], record["status"]["details"], tuple(record["status"]["messages"])),
+        meta=record["meta"],
+    )
+    if (folder / "data.nc").exists():
+        fit = dataclasses.replace(fit, problem=_problem_of(fit, folder / "data.nc"))
+    return fit
+
+
+# ---- what is written -----------------------------------------------------------------------------
+
+
+def _record(fit: Fit) -> dict[str, Any]:
+    evidence = dataclasses.asdict(fit.evidence) if fit.evidence is not None else None
+    return {
+        "format": FORMAT,
+        "program": "ppl_lvm",
+        "backend": fit.backend,
+        "engine": _engine_record(fit.engine),
+        "model": fit.model.to_settings() or {"model": None, "describe": fit.model.describe()},
+        "evidence": evidence,
+        "log_likelihood": fit.log_likelihood,
+        "num_parameters": fit.num_parameters,
+        "status": {
+            "outcome": fit.status.outcome.name,
+            "details": dict(fit.status.details),
+            "messages": list(fit.status.messages),
+        },
+        "meta": dict(fit.meta),
+    }
+
+
+def _engine_record(engine: Engine) -> dict[str, Any]:
+    settings = {}
+    for spec in dataclasses.fields(engine):
+        value = getattr(engine, spec.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, (type, Fit)):
+            settings[spec.name] = {"type": type(value).__name__, **dataclasses.asdict(value)}
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            settings[spec.name] = value
+        else:  # a guide function or a proposal fit: code and other fits are not part of this one
+            settings[spec.name] = {"type": "omitted", "was": _short(value)}
+    return {"type": type(engine).__name__, "settings": settings}
+
+
+def _short(value: Any) -> str:
+    return f"{type(value.engine).__name__} fit" if isinstance(value, Fit) else getattr(value, "__name__", repr(value))
+
+
+def _data_group(fit: Fit) -> xr.Dataset:
+    import xarray as xr
+
+    problem = fit.problem
+    if problem is None:
+        raise ValueError("data: this fit has no data to save.")
+    arrays = {
+        k: xr.DataArray(np.asarray(v), dims=tuple(f"{k}_{i}" for i in range(np.ndim(v))))
+        for k, v in problem.data.values.items()
+        if isinstance(v, np.ndarray)
+    }
+    statics = {k: v for k, v in problem.data.values.items() if not isinstance(v, np.ndarray)}
+    labels = {str(k): [str(x) for x in v] for k, v in problem.data.coords.items()}
+    rows = problem.data.row_labels
+    return xr.Dataset(
+        arrays,
+        attrs={
+            "statics": json.dumps(statics),
+            "labels": json.dumps(labels),
+            "rows": json.dumps(None if rows is None else [str(r) for r in rows]),
+        },
+    )
+
+
+# ---- what is read --------------------------------------------------------------------------------
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ValueError(f"{path}: missing; this folder is not a fit saved by ppl_lvm.")
+    try:
+        record = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: damaged or not JSON ({error}); save the fit again.") from None
+    if not isinstance(record, dict) or record.get("program") != "ppl_lvm":
+        raise ValueError(f"{path}: not written by ppl_lvm.")
+    if record.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {record.get('format')}, and this version reads {FORMAT}; upgrade ppl_lvm.")
+    wanted = {"backend", "engine", "model", "evidence", "log_likelihood", "num_parameters", "status", "meta"}
+    if not wanted <= set(record):
+        raise ValueError(f"{path}: damaged, {sorted(wanted - set(record))} are missing; save the fit again.")
+    return record
+
+
+def _model_of(record: dict[str, Any], model: Any, folder: Path) -> AbstractModel:
+    saved = record["model"]
+    if model is not None:
+        return as_model(model)
+    from ppl_lvm import models
+
+    name = saved.get("model")
+    if name is None:
+        raise ValueError(
+            f"{folder}: a fit of the plain function {saved.get('describe')!r}; pass it as lvm.load(path, model=function)."
+        )
+    if name not in models.__all__:
+        raise ValueError(f"{folder / 'fit.json'}: unknown model {name!r}; upgrade ppl_lvm.")
+    try:
+        return getattr(models, name)(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved["settings"].items()})
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder / 'fit.json'}: the model's settings are damaged ({error}).") from None
+
+
+def _engine_of(saved: dict[str, Any], folder: Path) -> Engine:
+    from ppl_lvm import engines
+
+    name = saved.get("type")
+    if name not in engines.__all__:
+        raise ValueError(f"{folder / 'fit.json'}: unknown engine {name!r}; upgrade ppl_lvm.")
+    settings = {}
+    for key, value in saved.get("settings", {}).items():
+        if isinstance(value, dict) and value.get("type") == "omitted":
+            continue
+        if isinstance(value, dict):
+            inner = dict(value)
+            value = getattr(engines, inner.pop("type"))(**inner)
+        settings[key] = value
+    try:
+        return getattr(engines, name)(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'fit.json'}: the engine's settings are damaged ({error}).") from None
+
+
+def _evidence_of(saved: dict[str, Any] | None) -> Evidence | None:
+    if saved is None:
+        return None
+    return Evidence(**{**saved, "conditional_on": tuple(saved["conditional_on"])})
+
+
+def _problem_of(fit: Fit, path: Path) -> Any:
+    from ppl_lvm.data import Data
+    from ppl_lvm.fitting import prepare
+
+    group = _read_tree(path)["arguments"]
+    values = {str(k): v.values for k, v in group.data_vars.items()}
+    values |= json.loads(group.attrs["statics"])
+    labels, rows = json.loads(group.attrs["labels"]), json.loads(group.attrs["rows"])
+    bound = Data(values, labels, None if rows is None else np.asarray(rows))
+    return prepare(fit.model, bound, dtype=fit.meta.get("dtype"))
+
+
+def _write_tree(path: Path, groups: dict[str, Any]) -> None:
+    import xarray as xr
+
+    tree = xr.DataTree.from_dict({k: _plain(v) for k, v in groups.items()})
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".nc")
+    os.close(handle)
+    try:
+        tree.to_netcdf(name, engine="h5netcdf")
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _plain(dataset: xr.Dataset) -> xr.Dataset:
+    """netCDF has no booleans: they travel as int8 and come back by their attribute."""
+    out = dataset.copy()
+    for name, var in dataset.data_vars.items():
+        if var.dtype == bool:
+            out[name] = var.astype("int8").assign_attrs(dtype_was="bool")
+    for name, coord in dataset.coords.items():
+        if coord.dtype == object:
+            out = out.assign_coords({name: coord.astype(str)})
+    return out
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    import xarray as xr
+
+    if not path.exists():
+        raise ValueError(f"{path}: missing; save the fit again.")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            groups = {name: node.to_dataset().load() for name, node in tree.children.items()}
+    except Exception as error:  # h5py raises many kinds on damaged files
+        raise ValueError(f"{path}: damaged or not netCDF ({type(error).__name__}); save the fit again.") from None
+    for name, dataset in groups.items():
+        for key, var in dataset.data_vars.items():
+            if var.attrs.get("dtype_was") == "bool":
+                groups[name] = groups[name].assign({key: var.astype(bool).drop_attrs()})
+    return groups
+
+
+def _write_params(path: Path, params: Any) -> None:
+    from safetensors.numpy import save as to_bytes
+
+    _write_bytes(path, to_bytes({k: np.ascontiguousarray(v) for k, v in params.items()}))
+
+
+def _read_params(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.exists():
+        raise ValueError(f"{path}: missing; save the fit again.")
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: damaged or not safetensors ({error}); save the fit again.") from None
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
