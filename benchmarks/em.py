@@ -1,10 +1,11 @@
-"""EM for a Gaussian mixture against scikit-learn (workload W2): time an iteration, same start, same iterations.
+"""EM for a Gaussian mixture against scikit-learn (workload W2): time per iteration from the same start.
 
     python benchmarks/em.py [--n 100000 --runs 3]
 
-Runs alternate between the two packages in one process, in float64, with scikit-learn's covariance floor on both sides.
-A figure is the median wall time of a whole fit over its iterations, after one warm-up each. Prints one line of JSON;
-ends with status 1 if the two log-likelihoods differ by more than rounding.
+Runs alternate between the two packages in one process, in float64, for the same number of iterations and
+with scikit-learn's covariance floor on both sides. A figure is the median wall time of a whole fit over
+its iterations, after one warm-up each. Prints one line of JSON; ends with status 1 if the two
+log-likelihoods differ by more than rounding.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ AGREEMENT = 1e-9  # relative; 1e5 terms of rounding, after EM has carried them t
 
 
 def shared_start(workload: dict[str, np.ndarray], covariance: str) -> dict[str, np.ndarray]:
-    """Covariance parameter of scikit-learn's kind at the start: the pooled covariance, reduced to the type."""
+    """Equal weights, the shared centres, and the pooled covariance in the shape of `covariances_`."""
     pooled, k = workload["init_covariance"], len(workload["init_loc"])
     variances = np.diag(pooled)
     kinds = {
@@ -82,6 +83,16 @@ def fit_ours(x: np.ndarray, start: dict[str, np.ndarray], covariance: str, itera
     return result.log_likelihood
 
 
+def cpu_seconds() -> float:
+    """CPU time of all processes, NaN where the system does not tell; the load of others spoils timings."""
+    try:
+        fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    except OSError:
+        return float("nan")
+    user, nice, system = (float(field) for field in fields[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Time both packages alternately."""
     workload = gaussian_mixture_fit(args.n, args.d, args.k)
@@ -89,6 +100,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     fits = {"sklearn": fit_sklearn, "ppl_lvm": fit_ours}
     seconds: dict[str, list[float]] = {name: [] for name in fits}
     log_likelihood = {}
+    busy, own, wall = cpu_seconds(), time.process_time(), time.perf_counter()
     for run in range(args.runs + 1):
         for name, fit in fits.items():
             began = time.perf_counter()
@@ -96,6 +108,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             if run > 0:  # the first round warms caches and thread pools
                 seconds[name].append(time.perf_counter() - began)
     milliseconds = {name: 1e3 * statistics.median(times) / args.iterations for name, times in seconds.items()}
+    others = (cpu_seconds() - busy) - (time.process_time() - own)
     difference = abs(log_likelihood["ppl_lvm"] / log_likelihood["sklearn"] - 1.0)
     return {
         "workload": "W2",
@@ -103,6 +116,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "iterations": args.iterations,
         "runs": args.runs,
         "cpus": os.cpu_count(),
+        "others_cpu_share": round(others / ((time.perf_counter() - wall) * (os.cpu_count() or 1)), 3),
         "dtype": "float64",
         "ms_per_iteration": {name: round(value, 3) for name, value in milliseconds.items()},
         "ratio": round(milliseconds["sklearn"] / milliseconds["ppl_lvm"], 2),

@@ -6,7 +6,11 @@ import numpy as np
 
 
 def gaussian_mixture_fit(
-    num_rows: int = 100_000, num_features: int = 16, num_components: int = 8, seed: int = 0, spread: float = 0.5
+    num_rows: int = 100_000,
+    num_features: int = 16,
+    num_components: int = 8,
+    seed: int = 0,
+    spread: float = 0.5,
 ) -> dict[str, np.ndarray]:
     """W2: a full-covariance mixture whose components overlap, and a start that all packages share.
 
@@ -15,8 +19,9 @@ def gaussian_mixture_fit(
     Returns
     -------
     dict
-        `x` (n, d); the truth `weights` (k,), `loc` (k, d), `covariance` (k, d, d); the start `init_loc` (k, d), centres
-        of a short k-means on 5000 rows, and `init_covariance` (d, d), the covariance of all rows.
+        `x` (n, d); the truth `weights` (k,), `loc` (k, d), `covariance` (k, d, d); the start `init_loc`
+        (k, d), centres of a short k-means on 5000 rows, and `init_covariance` (d, d), the covariance of
+        all rows.
     """
     n, d, k = num_rows, num_features, num_components
     rng = np.random.default_rng(2000 + seed)
@@ -38,7 +43,9 @@ def gaussian_mixture_fit(
     }
 
 
-def short_kmeans(rows: np.ndarray, num_clusters: int, rng: np.random.Generator, num_passes: int = 10) -> np.ndarray:
+def short_kmeans(
+    rows: np.ndarray, num_clusters: int, rng: np.random.Generator, num_passes: int = 10
+) -> np.ndarray:
     """Centres (k, d): k-means++ seeds from the first row on, then `num_passes` of Lloyd's algorithm."""
     centres = rows[:1]
     while len(centres) < num_clusters:
@@ -55,3 +62,20 @@ def short_kmeans(rows: np.ndarray, num_clusters: int, rng: np.random.Generator, 
 def squared_distances(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """(n, k)."""
     return ((rows[:, None] - centres[None]) ** 2).sum(-1)
+
+
+def gaussian_mixture_nuts(num_rows: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+    """W1: a diagonal mixture of 3 components in 2 dimensions, moderately overlapping.
+
+    Returns
+    -------
+    dict
+        `x` (n, 2) and the truth `weights` (3,), `loc` (3, 2), `scale` (3, 2).
+    """
+    rng = np.random.default_rng(1000 + seed)
+    weights = np.array([0.5, 0.3, 0.2])
+    loc = np.array([[-2.5, 0.0], [0.5, 2.0], [3.0, -1.0]])
+    scale = np.array([[1.0, 0.7], [0.8, 1.0], [0.7, 0.9]])
+    labels = rng.choice(3, num_rows, p=weights)
+    x = loc[labels] + scale[labels] * rng.standard_normal((num_rows, 2))
+    return {"x": x, "weights": weights, "loc": loc, "scale": scale}

@@ -445,7 +445,9 @@ def _judge_corrected(fit: Fit) -> Verdict:
         sd = np.sqrt((w * (x - mean) ** 2).sum(0))
         noise = np.sqrt((w**2 * (x - mean) ** 2).sum(0))
         with np.errstate(all="ignore"):
-            bias, unsure = np.nan_to_num((x.mean(0) - mean) / sd), np.nan_to_num(noise / sd)
+            varies = sd > 1e-9 * np.abs(mean)  # structural constants have no bias
+            bias = np.where(varies, (x.mean(0) - mean) / sd, 0.0)
+            unsure = np.where(varies, noise / sd, 0.0)
         at = np.unravel_index(np.argmax(np.abs(bias)), bias.shape)
         if abs(bias[at]) > abs(value):
             worst, value, error = entry_label(var, tuple(int(i) for i in at)), float(bias[at]), float(unsure[at])

@@ -50,7 +50,8 @@ class Site:
     """One statement of a program, as tracing found it.
 
     ``shape`` is the shape of the whole value, batch dimensions first; the last ``event_dim`` of them
-    belong to the distribution. ``plates`` run from the outermost to the innermost.
+    belong to the distribution. ``plates`` run from the outermost to the innermost. ``enumerable`` sites can
+    be summed out, ``local`` ones lie in the data plate, ``proper`` ones can be drawn from.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Site:
     enumerable: bool = False
     support: str = ""
     local: bool = False
+    proper: bool = True
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

@@ -35,6 +35,8 @@ def psis(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     """
     from arviz_stats.base import array_stats
 
+    if not np.isfinite(np.max(log_weights)):
+        raise ValueError("log_weights: all are -inf, or some are NaN; the proposal misses the posterior.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # arviz-stats warns of what k-hat itself reports
         smoothed, khat = array_stats.psislw(np.asarray(log_weights, dtype=float))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_lvm.backends.session import random_states_restored, torch_session
 from ppl_lvm.core import AbstractModel, Engine, Problem, Run, Site, as_model
 from ppl_lvm.data import Data, cast
 from ppl_lvm.progress import wanted
@@ -62,16 +64,17 @@ def fit(
         raise TypeError(f"engine: expected settings such as SVI() or NUTS(), got {what}.")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed: expected a non-negative integer, got {seed!r}.")
-    problem = prepare(model, data, dims=dims, coords=coords, dtype=dtype)
-    reason = engine.check(problem)
-    if reason:
-        raise ValueError(f"{type(engine).__name__}: {reason}.")
-    run = Run(int(seed), init, wanted(progress))
-    started = time.perf_counter()
-    with _session(engine.backend_for(problem), int(seed), problem.dtype):
-        result = engine.run(problem, run)
-    seconds = time.perf_counter() - started
-    result = _finish(result)
+    with random_states_restored():
+        problem = prepare(model, data, dims=dims, coords=coords, dtype=dtype)
+        reason = engine.check(problem)
+        if reason:
+            raise ValueError(f"{type(engine).__name__}: {reason}.")
+        run = Run(int(seed), init, wanted(progress))
+        started = time.perf_counter()
+        with _session(engine.backend_for(problem), int(seed), problem.dtype):
+            result = engine.run(problem, run)
+        seconds = time.perf_counter() - started
+        result = _finish(result)
     meta = {**result.meta, **_meta(problem, result, int(seed)), "wall_seconds": seconds}
     return dataclasses.replace(result, meta=meta)
 
@@ -104,15 +107,14 @@ def engines_for(model: Any, data: Any) -> dict[str, str | None]:
     """Which engines take this model with these data: name -> None, or why not."""
     from ppl_lvm import engines
 
-    problem = prepare(model, data)
     names = ("EM", "SVI", "ImportanceSampling", "NUTS")
-    return {name: getattr(engines, name)().check(problem) for name in names}
+    with random_states_restored():
+        problem = prepare(model, data)
+        return {name: getattr(engines, name)().check(problem) for name in names}
 
 
 def _trace(model: AbstractModel, arguments: Mapping[str, Any], dtype: str) -> dict[str, Site]:
     from ppl_lvm.backends._pyro_trace import trace_sites
-    from ppl_lvm.backends.session import torch_session
-
     with torch_session(0, dtype):
         return trace_sites(model, arguments, model.describe())
 
@@ -200,13 +202,7 @@ def _batched(model: AbstractModel, arguments: Mapping[str, Any], size: int | Non
 
 
 def _session(backend: str, seed: int, dtype: str) -> Any:
-    if backend == "pyro":
-        from ppl_lvm.backends.session import torch_session
-
-        return torch_session(seed, dtype)
-    import contextlib
-
-    return contextlib.nullcontext()
+    return torch_session(seed, dtype) if backend == "pyro" else contextlib.nullcontext()
 
 
 def _finish(result: Fit) -> Fit:

@@ -130,10 +130,9 @@ def apply_orders(fit: Any, values: Mapping[str, np.ndarray], orders: np.ndarray,
     """The fit with relabelled values written back and the permutations recorded."""
     import xarray as xr
 
-    draws = fit.draws.copy()
-    shape = (draws.sizes["chain"], draws.sizes["draw"])
-    for site in axes:
-        draws[site] = (draws[site].dims, values[site].reshape(*shape, *values[site].shape[1:]))
+    shape = (fit.draws.sizes["chain"], fit.draws.sizes["draw"])
+    new = {k: (fit.draws[k].dims, values[k].reshape(*shape, *values[k].shape[1:])) for k in axes}
+    draws = fit.draws.assign(new)
     moved = int((orders != orders[0]).any(1).sum())
     draws.attrs = {**fit.draws.attrs, "relabelled": "assignment to normal label descriptions (Stephens 2000)"}
     stats = fit.sample_stats if fit.sample_stats is not None else xr.Dataset()

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.distributions import biject_to
+from numpyro.distributions import ImproperUniform, biject_to
 from numpyro.primitives import Messenger
 
 from ppl_lvm.backends.density import Density, Tree
@@ -19,6 +19,19 @@ from ppl_lvm.core import Problem
 
 _CACHE: OrderedDict[Any, Any] = OrderedDict()
 _CACHE_SIZE = 128
+
+
+class ImproperOrigin(Messenger):
+    """Give sites that cannot be drawn from (improper priors) the origin of their support."""
+
+    def process_message(self, msg: dict) -> None:
+        if msg["type"] == "sample" and msg["value"] is None and _improper(msg["fn"]):
+            transform = biject_to(msg["fn"].support)
+            msg["value"] = transform(jnp.zeros(transform.inverse_shape(msg["fn"].shape())))
+
+
+def _improper(fn: Any) -> bool:
+    return isinstance(getattr(fn, "base_dist", fn), ImproperUniform)
 
 
 class HoldSites(Messenger):
@@ -81,7 +94,8 @@ def _build(problem: Problem, data: dict, statics: tuple, key: Any) -> Density:
     if twin is None:
         raise ValueError(f"{problem.model.describe()} has no NumPyro twin.")
     model = _with_statics(twin.model, dict(statics))
-    trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(**data)
+    with ImproperOrigin():
+        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(**data)
     latent = {
         n: s for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"] and not _discrete(s)
     }
@@ -97,7 +111,7 @@ def _build(problem: Problem, data: dict, statics: tuple, key: Any) -> Density:
         key=key,
         log_joint=functions.log_joint,
         log_prior=functions.log_prior,
-        sample_prior=functions.sample_prior,
+        sample_prior=None if any(_improper(s["fn"]) for s in latent.values()) else functions.sample_prior,
         constrain=functions.constrain,
         unconstrain=functions.unconstrain,
         log_jacobian=functions.log_jacobian,

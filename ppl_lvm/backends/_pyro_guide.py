@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from pyro.infer import autoguide
 from pyro.infer.autoguide.initialization import init_to_value
 
 from ppl_lvm.backends._pyro_density import gather, particle_plate, spread
-from ppl_lvm.backends._pyro_trace import HoldParams, _ImproperOrigin, to_torch
+from ppl_lvm.backends._pyro_trace import HoldParams, ImproperOrigin, to_torch
 from ppl_lvm.core import Problem
 
 FAMILIES: dict[str, Callable[..., Any]] = {
@@ -30,13 +31,36 @@ def build_guide(problem: Problem, spec: Any, init: Mapping[str, np.ndarray]) -> 
     ``spec`` is None (the model's own guide, else mean field), a family's name, or a callable.
     """
     own = problem.model.pyro.guide if spec is None else spec
+    if isinstance(own, torch.nn.Module):
+        return copy.deepcopy(own).to(getattr(torch, problem.dtype))  # training must not touch the user's
     if callable(own):
         return _with_init(own, init)
     family = FAMILIES[own or "mean_field"]
     hidden = [s.name for s in problem.latents(discrete=True)]
     start = {k: to_torch(np.asarray(v, dtype=problem.dtype)) for k, v in init.items()}
-    model = poutine.block(_ImproperOrigin()(problem.model.pyro.model), hide=hidden)
+    model = poutine.block(ImproperOrigin()(problem.model.pyro.model), hide=hidden)
     return family(model, init_loc_fn=init_to_value(values=start))
+
+
+def load_params(guide: Any, params: Mapping[str, Any]) -> None:
+    """Set a module guide's parameters to constrained values by full name; it must have run once.
+
+    A plain function's params are held by name instead: a module reads its own ``nn.Parameter``s and
+    never asks the parameter store for them.
+    """
+    if not isinstance(guide, torch.nn.Module):
+        return
+    prefix = f"{guide._pyro_name}." if getattr(guide, "_pyro_name", "") else ""
+    for full, value in params.items():
+        path = full.removeprefix(prefix).split(".")
+        owner: Any = guide
+        for part in path[:-1]:
+            owner = getattr(owner, part)
+        tensor = torch.as_tensor(np.asarray(value))
+        if path[-1] in getattr(owner, "_pyro_params", {}):
+            setattr(owner, path[-1], tensor)
+        else:
+            getattr(owner, path[-1]).data.copy_(tensor)
 
 
 def _with_init(guide: Callable[..., Any], init: Mapping[str, np.ndarray]) -> Callable[..., Any]:

@@ -20,8 +20,9 @@ def to_torch(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: to_torch(v) for k, v in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
-        array = np.ascontiguousarray(value)
-        return torch.from_numpy(array.copy() if not array.flags.writeable else array)
+        array = np.asarray(value)
+        shared = array.flags.writeable and array.flags.c_contiguous
+        return torch.from_numpy(array if shared else np.array(array, order="C"))
     return value
 
 
@@ -78,9 +79,10 @@ def trace_sites(model: AbstractModel, arguments: Mapping[str, Any], owner: str) 
     args = to_torch(arguments)
     try:
         with torch.no_grad(), HoldParams(model.fixed_params):
-            trace = poutine.trace(_tolerating_improper(model.pyro.model)).get_trace(**args)
+            trace = poutine.trace(ImproperOrigin()(model.pyro.model)).get_trace(**args)
     except Exception as error:  # the user's own code: anything can come out of it
-        raise ValueError(f"model: {owner} failed when run once on the data: {error}") from error
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"model: {owner} failed when run once on the data: {reason}") from error
     sites = {
         name: site
         for name, node in trace.nodes.items()
@@ -91,21 +93,16 @@ def trace_sites(model: AbstractModel, arguments: Mapping[str, Any], owner: str) 
     return sites
 
 
-class _ImproperOrigin(Messenger):
+class ImproperOrigin(Messenger):
     """Give sites that cannot be drawn from (improper priors) the origin of their support."""
 
     def _pyro_sample(self, msg: dict) -> None:
         fn = msg["fn"]
-        base = getattr(fn, "base_dist", fn)
-        if isinstance(base, pyro.distributions.ImproperUniform) and msg["value"] is None:
+        if _is_improper(fn) and msg["value"] is None:
             transform = torch.distributions.biject_to(fn.support)
             shape = transform.inverse_shape(fn.batch_shape + fn.event_shape)
             msg["value"] = transform(torch.zeros(shape))
             msg["done"] = True
-
-
-def _tolerating_improper(function: Any) -> Any:
-    return _ImproperOrigin()(function)
 
 
 def _read(name: str, node: Mapping[str, Any]) -> Site | None:
@@ -132,6 +129,7 @@ def _read(name: str, node: Mapping[str, Any]) -> Site | None:
         discrete=_is_discrete(fn),
         enumerable=bool(fn.has_enumerate_support),
         support=_support_name(fn),
+        proper=not _is_improper(fn),
     )
 
 
@@ -143,6 +141,10 @@ def _plate_size(site: str, frame: Any) -> int:
             f"{full}); remove subsample_size and set batch_size on the engine instead."
         )
     return int(frame.size)
+
+
+def _is_improper(fn: Any) -> bool:
+    return isinstance(getattr(fn, "base_dist", fn), pyro.distributions.ImproperUniform)
 
 
 def _is_discrete(fn: Any) -> bool:

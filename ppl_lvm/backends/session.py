@@ -21,10 +21,11 @@ _TORCH_LOCK = threading.RLock()
 @contextlib.contextmanager
 def torch_session(seed: int, dtype: str) -> Iterator[None]:
     """Pyro and torch isolated and seeded; re-entrant in one thread, one thread at a time."""
-    import pyro
-    import torch
+    with random_states_restored():  # importing a library may already draw random numbers
+        import pyro
+        import torch
 
-    with _TORCH_LOCK, _random_states_restored(torch), pyro.get_param_store().scope():
+    with _TORCH_LOCK, random_states_restored(), pyro.get_param_store().scope():
         default = torch.get_default_dtype()
         try:
             torch.set_default_dtype(getattr(torch, dtype))
@@ -37,24 +38,23 @@ def torch_session(seed: int, dtype: str) -> Iterator[None]:
 @contextlib.contextmanager
 def jax_session(dtype: str) -> Iterator[None]:
     """64-bit mode as the dtype needs it. Thread-local: enter it in every thread."""
-    import jax
+    with random_states_restored():
+        import jax
 
     with jax.enable_x64(dtype == "float64"):
         yield
 
 
 @contextlib.contextmanager
-def _random_states_restored(torch: object) -> Iterator[None]:
-    legacy, builtin, own = np.random.get_state(), random.getstate(), torch.get_rng_state()  # type: ignore[attr-defined]
+def random_states_restored() -> Iterator[None]:
+    """Put back the global random states of NumPy, ``random`` and (if it is loaded) torch."""
+    legacy, builtin = np.random.get_state(), random.getstate()
+    torch = sys.modules.get("torch")
+    own = torch.get_rng_state() if torch is not None else None
     try:
         yield
     finally:
         np.random.set_state(legacy)
         random.setstate(builtin)
-        torch.set_rng_state(own)  # type: ignore[attr-defined]
-
-
-def jax_devices_are_gpu() -> bool:
-    """Whether JAX's default backend is an accelerator (False when JAX is not loaded)."""
-    jax = sys.modules.get("jax")
-    return jax is not None and jax.default_backend() != "cpu"
+        if torch is not None:
+            torch.set_rng_state(own)

@@ -14,7 +14,7 @@ from pyro.infer.autoguide.initialization import init_to_uniform, init_to_value
 from pyro.infer.mcmc import NUTS as PyroNUTS
 
 from ppl_lvm.backends._pyro_density import EnumerateAll
-from ppl_lvm.backends._pyro_trace import HoldParams, _ImproperOrigin, to_torch
+from ppl_lvm.backends._pyro_trace import HoldParams, ImproperOrigin, to_torch
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.progress import bar
@@ -47,7 +47,7 @@ def _one_chain(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     values = {k: to_torch(np.asarray(v, dtype=problem.dtype)) for k, v in start.items()}
     kernel = PyroNUTS(
-        EnumerateAll()(_ImproperOrigin()(model)),
+        EnumerateAll()(ImproperOrigin()(model)),
         init_strategy=init_to_value(values=values, fallback=init_to_uniform),
         max_plate_nesting=problem.max_plate_nesting,
         target_accept_prob=engine.target_accept,

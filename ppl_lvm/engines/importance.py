@@ -72,7 +72,7 @@ class ImportanceSampling(Engine):
     def _check_proposal(self, problem: Problem) -> str | None:
         proposal = self.proposal
         if not isinstance(proposal, Fit):
-            improper = [s.name for s in problem.latents() if s.support == "" and not s.discrete]
+            improper = [s.name for s in problem.latents() if not s.proper]
             return f"the prior of {improper} cannot be drawn from; use an SVI fit as proposal" if improper else None
         if proposal.draws is None or "log_q" not in (proposal.sample_stats or {}):
             return (

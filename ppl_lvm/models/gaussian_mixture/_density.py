@@ -1,12 +1,13 @@
 """Densities of the Gaussian mixture in NumPy: the prior, and the data given each component.
 
-Internal to the mixture's exact part. Draw axes are flattened to one before anything is computed, so that every
-array here is (draws, component, feature, row) or a reduction of it; the component-major layout lets both the
-triangular products and the log-sum-exp run along contiguous rows.
+Internal to the mixture's exact part. Draw axes are flattened to one before anything is computed, so that
+every array here is (draws, component, feature, row) or a reduction of it; the component-major layout lets
+both the triangular products and the log-sum-exp run along contiguous rows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln, multigammaln, xlogy
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
 Values = dict[str, Array]
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
 CHUNK_ELEMENTS = 2**19
-"""Doubles in the largest temporary of a pass over draws x rows, whatever their numbers (4 MiB: measured fastest)."""
+"""Doubles in the largest temporary of a pass over draws x rows, however many (4 MiB: measured fastest)."""
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 _SUM_TOLERANCE = 1e-4  # a simplex or a unit row that went through float32 is off by about 1e-6
@@ -43,13 +44,20 @@ def site_shapes(num_components: int, covariance: str, num_features: int) -> dict
 def check_x(data: Mapping[str, Any], num_components: int = 1) -> Array:
     """`data["x"]` as a finite (n, d) float64 array with at least `num_components` rows, or ValueError."""
     if "x" not in data:
-        raise ValueError(f"data: expected the key 'x' with an (n, d) array, got keys {sorted(data)}; pass {{'x': x}}")
+        raise ValueError(
+            f"data: expected the key 'x' with an (n, d) array, got keys {sorted(data)}; pass {{'x': x}}"
+        )
     x = np.asarray(data["x"], dtype=np.float64)
     if x.ndim != 2 or x.shape[1] == 0:
-        raise ValueError(f"x: expected an (n, d) array with d >= 1, got shape {x.shape}; use x[:, None] for one feature")
+        raise ValueError(
+            f"x: expected an (n, d) array with d >= 1, got shape {x.shape}; use x[:, None] for one feature"
+        )
+    if len(x) == 0:
+        raise ValueError("x: expected at least one row, got none; check how the rows were selected")
     if len(x) < num_components:
         raise ValueError(
-            f"x: expected at least as many rows as components ({num_components}), got {len(x)}; lower num_components"
+            f"x: expected at least one row per component ({num_components}), got {len(x)} (fewer rows than "
+            "components); lower num_components"
         )
     if not np.isfinite(x).all():
         raise ValueError("x: expected finite numbers, got NaN or infinity; drop or impute those rows first")
@@ -59,7 +67,9 @@ def check_x(data: Mapping[str, Any], num_components: int = 1) -> Array:
 def check_prior(data: Mapping[str, Any], num_components: int, covariance: str, num_features: int) -> Values:
     """`data["prior"]`, every hyperparameter at its full shape, or ValueError."""
     if data.get("prior") is None:
-        raise ValueError("data: expected the key 'prior' with the hyperparameters, got none; resolve the model on x first")
+        raise ValueError(
+            "data: expected the key 'prior' with the hyperparameters, got none; resolve the model on x first"
+        )
     prior, d = data["prior"], num_features
     shapes = {
         "concentration": (num_components,),
@@ -76,7 +86,9 @@ def check_prior(data: Mapping[str, Any], num_components: int, covariance: str, n
             raise ValueError(f"prior: expected {name!r} of shape {shape}, got only {sorted(prior)}; add it")
         value = np.asarray(prior[name], dtype=np.float64)
         if value.ndim > len(shape) or value.shape not in ((), shape):
-            raise ValueError(f"prior[{name!r}]: expected shape {shape}, got {value.shape}; pass one number for each entry")
+            raise ValueError(
+                f"prior[{name!r}]: expected shape {shape}, got {value.shape}; pass one number for each entry"
+            )
         positive = name not in ("loc_mean", "scale_loc")
         if not np.isfinite(value).all() or (positive and (value <= 0.0).any()):
             kind = "finite positive numbers" if positive else "finite numbers"
@@ -88,7 +100,7 @@ def check_prior(data: Mapping[str, Any], num_components: int, covariance: str, n
 def check_values(
     values: Mapping[str, Any], num_components: int, covariance: str, num_features: int
 ) -> tuple[tuple[int, ...], Values]:
-    """The sites with all draw axes flattened to one, and those axes' lengths; ValueError names a site at fault.
+    """Lengths of the draw axes, and the sites with these axes flattened to one; or ValueError.
 
     Names that are no continuous site of the model are ignored, so that a whole posterior can be passed.
     """
@@ -96,17 +108,22 @@ def check_values(
     draws: tuple[int, ...] | None = None
     for name, event in site_shapes(num_components, covariance, num_features).items():
         if name not in values:
-            raise ValueError(f"values: expected the site {name!r} (..., {event}), got only {sorted(values)}; add it")
+            raise ValueError(
+                f"values: expected the site {name!r} (..., {event}), got only {sorted(values)}; add it"
+            )
         value = np.asarray(values[name], dtype=np.float64)
         lead = value.shape[: value.ndim - len(event)]
         if value.shape[value.ndim - len(event) :] != event or value.ndim < len(event):
             raise ValueError(
-                f"{name}: expected shape (..., {', '.join(map(str, event))}), got {value.shape}; put draws on the left"
+                f"{name}: expected shape (..., {', '.join(map(str, event))}), got {value.shape}; "
+                "put draw axes on the left"
             )
         if draws is not None and lead != draws:
-            raise ValueError(f"{name}: expected draw axes {draws} as on the other sites, got {lead}; broadcast it first")
+            raise ValueError(
+                f"{name}: expected draw axes {draws} as on the other sites, got {lead}; broadcast it first"
+            )
         draws = lead
-        flat[name] = value.reshape((-1, *event))
+        flat[name] = value.reshape((math.prod(lead), *event))
     _check_supports(flat)
     return draws or (), flat
 
@@ -114,18 +131,24 @@ def check_values(
 def _check_supports(flat: Values) -> None:
     weights, scale, corr = flat["weights"], flat["scale"], flat.get("corr_tril")
     if not ((weights >= 0.0).all() and (np.abs(weights.sum(-1) - 1.0) < _SUM_TOLERANCE).all()):
-        raise ValueError("weights: expected numbers >= 0 that sum to 1 on the last axis, got others; divide by their sum")
+        raise ValueError(
+            "weights: expected numbers >= 0 that sum to 1 on the last axis, got others; divide by their sum"
+        )
     if not np.isfinite(flat["loc"]).all():
-        raise ValueError("loc: expected finite numbers, got NaN or infinity; check where the values come from")
+        raise ValueError(
+            "loc: expected finite numbers, got NaN or infinity; check where the values come from"
+        )
     if not (np.isfinite(scale) & (scale > 0.0)).all():
-        raise ValueError("scale: expected finite positive standard deviations, got others; check where they come from")
+        raise ValueError(
+            "scale: expected finite positive standard deviations, got others; check where they come from"
+        )
     if corr is not None:
         unit = np.abs((corr * corr).sum(-1) - 1.0) < _SUM_TOLERANCE
         positive = np.diagonal(corr, axis1=-2, axis2=-1) > 0.0
         if not (unit.all() and positive.all() and not np.triu(corr, 1).any()):
             raise ValueError(
-                "corr_tril: expected the lower Cholesky factor of a correlation matrix (rows of length 1, diagonal > 0), "
-                "got another matrix; use numpy.linalg.cholesky(correlation)"
+                "corr_tril: expected the lower Cholesky factor of a correlation matrix (rows of length 1, "
+                "diagonal > 0), got another matrix; use numpy.linalg.cholesky(correlation)"
             )
 
 
@@ -148,10 +171,11 @@ def _log_normal(x: Array, mean: Array, sd: Array) -> Array:
 
 
 def log_lkj_cholesky(tril: Array, concentration: float) -> Array:
-    """Log density of LKJ(concentration) in terms of the Cholesky factor (..., d, d) of the correlation matrix.
+    """Log density of LKJ(concentration) at the Cholesky factors (..., d, d) of correlation matrices.
 
-    det(R)^(eta-1) = prod_i L_ii^(2 eta - 2), the Jacobian of L -> L L' adds L_ii^(d-i), and the normaliser is the
-    one of Lewandowski, Kurowicka & Joe (2009, J. Multivariate Anal. 100, sec. 3, eq. 16).
+    det(R)^(eta-1) is prod_i L_ii^(2 eta - 2), the Jacobian of L -> L L' adds L_ii^(d-i), and the
+    normaliser is that of Lewandowski, Kurowicka and Joe (2009, Journal of Multivariate Analysis 100,
+    section 3).
     """
     d = tril.shape[-1]
     if d == 1:
@@ -160,8 +184,7 @@ def log_lkj_cholesky(tril: Array, concentration: float) -> Array:
     diagonal = np.diagonal(tril, axis1=-2, axis2=-1)
     top = concentration + 0.5 * (d - 1)
     normaliser = 0.5 * (d - 1) * np.log(np.pi) + multigammaln(top - 0.5, d - 1) - (d - 1) * gammaln(top)
-    result: Array = (exponents * np.log(diagonal)).sum(-1) - normaliser
-    return result
+    return (exponents * np.log(diagonal)).sum(-1) - normaliser
 
 
 def lkj_exponents(num_features: int, concentration: float) -> Array:
@@ -185,8 +208,8 @@ def inverse_tril(tril: Array) -> Array:
 def log_joint_chunks(flat: Values, x: Array, covariance: str) -> Iterator[tuple[slice, slice, Array]]:
     """Yield (draws, rows, log p(x_row, assignment = j | draw)), the last of shape (draws, k, rows).
 
-    x - loc is taken before any product: it is exact where it matters (near the component), however far from the
-    origin the data sit. Chunks hold at most `CHUNK_ELEMENTS` doubles.
+    x - loc is taken before any product: it is exact where it matters (near the component), however far from
+    the origin the data sit. Chunks hold at most `CHUNK_ELEMENTS` doubles.
     """
     num_draws, k, d = flat["loc"].shape
     xt = np.ascontiguousarray(x.T)
@@ -203,8 +226,10 @@ def log_joint_chunks(flat: Values, x: Array, covariance: str) -> Iterator[tuple[
             yield draws, rows, constant[..., None] - 0.5 * np.einsum("skdt,skdt->skt", z, z)
 
 
-def _chunk_parameters(flat: Values, draws: slice, covariance: str) -> tuple[Array, Array, Array | None, Array]:
-    """loc (s, k, d), scale (s, k or 1, d or 1), inverse correlation factor, log weight less log normaliser (s, k)."""
+def _chunk_parameters(
+    flat: Values, draws: slice, covariance: str
+) -> tuple[Array, Array, Array | None, Array]:
+    """loc (s, k, d); scale (s, k or 1, d or 1); inverse correlation factor; log weight - log normaliser."""
     loc, scale = flat["loc"][draws], flat["scale"][draws]
     d = loc.shape[-1]
     scale = {"tied": scale[:, None, :], "spherical": scale[..., None]}.get(covariance, scale)
@@ -223,5 +248,4 @@ def _chunk_parameters(flat: Values, draws: slice, covariance: str) -> tuple[Arra
 def log_sum_exp(log_terms: Array) -> Array:
     """log sum_j exp(.) over axis 1 of (draws, k, rows)."""
     top = log_terms.max(1)
-    result: Array = top + np.log(np.exp(log_terms - top[:, None]).sum(1))
-    return result
+    return top + np.log(np.exp(log_terms - top[:, None]).sum(1))

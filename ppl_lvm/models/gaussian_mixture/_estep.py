@@ -1,12 +1,13 @@
-"""The E-step of the Gaussian mixture: one pass over the rows gives the log-likelihood and the moments an M-step needs.
+"""The E-step of the Gaussian mixture: the log-likelihood and the moments that an M-step needs, in one pass.
 
 Two exact passes over tiles of rows, with the same result:
 
-- *Natural*: the mixture is an exponential family, log p(x, j) = b_j . phi(x), so that log densities are the matrix
-  product B phi(x) and the moments are R phi(x)'. Few operations, but it subtracts numbers of the size of
-  |x|^2 / (smallest variance), in units of the data's spread about its centre.
-- *Deviation*: x - loc_j first, then whitening, then moments of the whitened deviations. Twice the work, no such
-  subtraction.
+- *Natural*: each component is in an exponential family, log p(x, j) = b_j . phi(x), so that log densities
+  are the matrix product B phi(x) and the moments are R phi(x)', R the responsibilities. Few operations,
+  but it subtracts numbers of the size of |x|^2 / (least variance), x being in units of the data's spread
+  about its centre.
+- *Deviation*: x - loc_j first, then whitening, then moments of the whitened deviations. Twice the work,
+  no such subtraction.
 
 Which one runs is decided at every step by that very ratio (`CONDITION_LIMIT`).
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,32 +26,25 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ._density import Array, inverse_tril
+from ._point import Point, condition, log_constants, natural_parameters
 
 CONDITION_LIMIT = 1e6
-"""Above it the natural pass could lose more than 1e-10 nats a datum (2^-52 x 1e6)."""
+"""Up to it the natural pass loses a few times 2^-52 x 1e6 = 2e-10 nats a datum at most."""
 
 _TILE_DOUBLES = 640_000  # about 5 MiB of features a tile: measured best on 1 MiB of L2 cache a core
 _MAX_BLOCKS = 32  # partial sums; a fixed number, so that the result does not depend on how many threads run
 _THREAD_FLOPS = 2e7  # below about a millisecond of work threads cost more than they give
+_DIAGONAL = "kdt,kdt->kd"
 SMALLEST_COUNT = 1e-200
 
 
-@dataclass(frozen=True)
-class Point:
-    """Parameters while EM runs. `factor`: Cholesky factor of the covariance, full (k, d, d), tied (d, d); sd, diag
-    (k, d), spherical (k,)."""
-
-    weights: Array
-    loc: Array
-    factor: Array
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
-    """Weighted moments of the data under the responsibilities r.
+    """Moments of the data weighted by the responsibilities r.
 
-    `count` (k,) sum_i r_ij; `mean` (k, d); `scatter` sum_i r_ij (x_i - mean_j)(x_i - mean_j)': (k, d, d) for full, summed
-    over components (d, d) for tied, its diagonal (k, d) for diag, its trace (k,) for spherical.
+    `count` (k,), sum_i r_ij; `mean` (k, d); `scatter`, sum_i r_ij (x_i - mean_j)(x_i - mean_j)', which is
+    (k, d, d) for full, summed over components (d, d) for tied, its diagonal (k, d) for diag, its trace
+    (k,) for spherical.
     """
 
     log_likelihood: float
@@ -62,14 +56,14 @@ class Moments:
 class EStep:
     """E-step on fixed data x (n, d), centred and of about unit spread. A context: threads live inside it.
 
-    Large problems run their tiles in as many threads as BLAS is set to use, with BLAS itself at one thread meanwhile
-    (small products gain nothing from it); the setting is put back on leaving.
+    Large problems run their tiles in as many threads as BLAS is set to use, with BLAS itself at one thread
+    meanwhile (products this small gain nothing from it); the setting is put back on leaving.
     """
 
     def __init__(self, x: Array, num_components: int, covariance: str) -> None:
         n, d = x.shape
         self.covariance = covariance
-        self._with_one = np.ones((d + 1, n))  # a feature a row, so that every pass runs along contiguous memory
+        self._with_one = np.ones((d + 1, n))  # a feature a row: every pass runs along contiguous memory
         self._with_one[:-1] = x.T
         self._total = x.T @ x if covariance == "tied" else None
         self._lower = np.tril_indices(d)
@@ -106,21 +100,20 @@ class EStep:
 
     # -- the pass over rows ------------------------------------------------------------------------
 
-    def _sum_over_tiles(self, tile_sums: Callable[[Array], tuple[float, Array]], size: int) -> tuple[float, Array]:
+    def _sum_over_tiles(
+        self, tile_sums: Callable[[Array], tuple[float, Array]], size: int
+    ) -> tuple[float, Array]:
         """Sum of `tile_sums` over tiles of (d + 1, rows), in an order that no scheduling changes."""
-        n = self._with_one.shape[1]
-        starts = range(0, n, size)
+        starts = np.arange(0, self._with_one.shape[1], size)
 
         def block(some: Array) -> tuple[float, Array]:
-            parts = [tile_sums(self._with_one[:, s : s + size]) for s in some]
-            return sum(p[0] for p in parts), sum((p[1] for p in parts[1:]), parts[0][1])
+            return add(tile_sums(self._with_one[:, start : start + size]) for start in some)
 
-        blocks = np.array_split(np.arange(0, n, size), min(_MAX_BLOCKS, len(starts)))
-        done = list(map(block, blocks) if self._pool is None else self._pool.map(block, blocks))
-        return sum(p[0] for p in done), sum((p[1] for p in done[1:]), done[0][1])
+        blocks = np.array_split(starts, min(_MAX_BLOCKS, len(starts)))
+        return add(map(block, blocks) if self._pool is None else self._pool.map(block, blocks))
 
     def _buffer(self, name: str, shape: tuple[int, ...]) -> Array:
-        """Memory of this thread's own, kept from tile to tile: fresh pages would cost more than the arithmetic."""
+        """Memory of this thread's own, kept from tile to tile: fresh pages would cost more than the sums."""
         held: Array | None = getattr(self._local, name, None)
         size = int(np.prod(shape))
         if held is None or held.size < size:
@@ -135,14 +128,16 @@ class EStep:
 
         def tile_sums(tile: Array) -> tuple[float, Array]:
             features = self._features(tile)
-            shares = np.matmul(coefficients, features, out=self._buffer("shares", (len(coefficients), tile.shape[1])))
+            shares = self._buffer("shares", (len(coefficients), tile.shape[1]))
+            np.matmul(coefficients, features, out=shares)
             log_likelihood = normalise(shares)
             return log_likelihood, np.matmul(shares, features.T)
 
         log_likelihood, sums = self._sum_over_tiles(tile_sums, self._tile)
         q, d = self._quadratic, point.loc.shape[1]
         count, first, second = sums[:, -1], sums[:, q:-1], sums[:, :q]
-        mean = np.where((count > SMALLEST_COUNT)[:, None], first / np.maximum(count, SMALLEST_COUNT)[:, None], point.loc)
+        alive, safe = (count > SMALLEST_COUNT)[:, None], np.maximum(count, SMALLEST_COUNT)[:, None]
+        mean = np.where(alive, first / safe, point.loc)
         if self._total is not None:
             whiten = inverse_tril(point.factor)
             log_likelihood -= 0.5 * float(np.sum((whiten @ self._total) * whiten))
@@ -186,12 +181,14 @@ class EStep:
         def tile_sums(tile: Array) -> tuple[float, Array]:
             shape = (k, d, tile.shape[1])
             z = np.subtract(tile[:-1], point.loc[:, :, None], out=self._buffer("deviation", shape))
-            z = np.matmul(whiten, z, out=self._buffer("white", shape)) if dense else np.multiply(z, whiten, out=z)
+            z = np.matmul(whiten, z, out=self._buffer("white", shape)) if dense else np.multiply(z, whiten, z)
             shares = constant - 0.5 * np.einsum("kdt,kdt->kt", z, z)
             log_likelihood = normalise(shares)
             weighted = np.multiply(z, shares[:, None], out=self._buffer("weighted", shape))
-            second = np.matmul(weighted, z.transpose(0, 2, 1)) if dense else np.einsum("kdt,kdt->kd", weighted, z)
-            parts = [shares.sum(1)[:, None], weighted.sum(2), second.reshape(k, -1)]
+            products = (
+                np.matmul(weighted, np.swapaxes(z, 1, 2)) if dense else np.einsum(_DIAGONAL, weighted, z)
+            )
+            parts = [shares.sum(1)[:, None], weighted.sum(2), products.reshape(k, -1)]
             return log_likelihood, np.concatenate(parts, axis=1)
 
         log_likelihood, sums = self._sum_over_tiles(tile_sums, self._deviation_tile)
@@ -210,6 +207,14 @@ class EStep:
         return Moments(log_likelihood, count, mean, scatter)
 
 
+def add(parts: Iterable[tuple[float, Array]]) -> tuple[float, Array]:
+    """Sums of both members, in the order given."""
+    total, sums = 0.0, np.zeros(1)
+    for log_likelihood, more in parts:
+        total, sums = total + log_likelihood, sums + more
+    return total, sums
+
+
 def normalise(log_terms: Array) -> float:
     """Turn log p(x, j) (k, rows) into responsibilities in place; return the rows' summed log p(x)."""
     top = log_terms.max(0)
@@ -218,43 +223,3 @@ def normalise(log_terms: Array) -> float:
     total = log_terms.sum(0)
     log_terms /= total
     return float((np.log(total) + top).sum())
-
-
-def log_constants(point: Point, covariance: str) -> Array:
-    """Log weight less the log normaliser of each component, (k,)."""
-    k, d = point.loc.shape
-    if covariance in ("full", "tied"):
-        log_det = np.log(np.diagonal(point.factor, axis1=-2, axis2=-1)).sum(-1)
-    else:
-        log_det = np.broadcast_to(np.log(point.factor).reshape(k, -1), (k, d)).sum(1)
-    constants: Array = np.log(point.weights) - log_det - 0.5 * d * np.log(2.0 * np.pi)
-    return constants
-
-
-def natural_parameters(point: Point, covariance: str) -> Array:
-    """B (k, width) with log p(x, j) = B_j . phi(x), for tied less the term -x' P x / 2 that components share."""
-    loc, constant = point.loc, log_constants(point, covariance)
-    k, d = loc.shape
-    if covariance in ("full", "tied"):
-        whiten = inverse_tril(point.factor)
-        precision = np.swapaxes(whiten, -1, -2) @ whiten
-        linear = np.matmul(precision, loc[:, :, None])[:, :, 0]
-        lower = np.tril_indices(d)
-        twice = np.where(lower[0] == lower[1], 1.0, 2.0)  # x_a x_b stands for both (a, b) and (b, a)
-        quadratic = -0.5 * precision[:, lower[0], lower[1]] * twice if covariance == "full" else np.empty((k, 0))
-    else:
-        inverse = 1.0 / point.factor.reshape(k, -1) ** 2
-        linear, quadratic = loc * inverse, -0.5 * inverse
-    constant = constant - 0.5 * (loc * linear).sum(1)
-    return np.concatenate([quadratic, linear, constant[:, None]], axis=1)
-
-
-def condition(point: Point, covariance: str) -> float:
-    """Size of the terms of the natural pass near a component: second moment about the centre over least variance."""
-    loc, factor = point.loc, point.factor
-    if covariance in ("full", "tied"):
-        spread = (loc**2).sum(1) + (factor**2).sum((-2, -1))
-        return float((spread * (inverse_tril(factor) ** 2).sum((-2, -1))).max())
-    if covariance == "diag":
-        return float((1.0 + (loc / factor) ** 2).max())
-    return float((loc.shape[1] + (loc**2).sum(1) / factor**2).max())

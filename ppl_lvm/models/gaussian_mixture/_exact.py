@@ -1,7 +1,7 @@
 r"""What a Gaussian mixture has in closed form: joint, marginal, responsibilities, and EM. NumPy only.
 
-The model, its sites and their supports are those of `ppl_lvm.models.gaussian_mixture`; labels are summed out by
-log-sum-exp over components,
+The model, its sites and their supports are those of `ppl_lvm.models.gaussian_mixture`; labels are summed out
+by log-sum-exp over components,
 
 .. math:: p(x_i \mid \pi, \mu, \Sigma) = \sum_j \pi_j \, \mathrm{Normal}(x_i; \mu_j, \Sigma_j).
 
@@ -36,22 +36,23 @@ if TYPE_CHECKING:
 class GaussianMixtureExact:
     """Closed forms of a mixture of `num_components` Gaussians.
 
-    Every method takes `values`, a mapping from site name to array with any draw axes on the left (the same on every
-    site; other names are ignored), and `data`, a mapping with
+    Every method takes `values`, a mapping from site name to array with any draw axes on the left (the same on
+    every site; other names are ignored), and `data`, a mapping with
 
     - `x`: (n, d), finite, in any units; and
-    - `prior` (where the prior is used): `concentration` (k,), `loc_mean` (d,), `loc_scale` (d,), `scale_loc` (d,) or,
-      for "spherical", a number, `scale_scale` and `corr_concentration` numbers.
+    - `prior`, where it is used: `concentration` (k,), `loc_mean` (d,), `loc_scale` (d,), `scale_loc` (d,)
+      or, for "spherical", a number, `scale_scale` and `corr_concentration`, numbers.
 
-    Sites: `weights` (k,) on the simplex; `loc` (k, d); `scale` > 0, standard deviations in the units of x, (k, d) for
-    "full" and "diag", (d,) for "tied", (k,) for "spherical"; `corr_tril`, Cholesky factors of correlation matrices,
-    (k, d, d) for "full", (d, d) for "tied", absent otherwise and for d = 1. All densities are in nats.
+    Sites: `weights` (k,) on the simplex; `loc` (k, d) in the units of x; `scale` > 0, standard deviations
+    in the units of x, (k, d) for "full" and "diag", (d,) for "tied", (k,) for "spherical"; `corr_tril`,
+    Cholesky factors of correlation matrices, (k, d, d) for "full", (d, d) for "tied", absent otherwise
+    and for d = 1. Densities are in nats.
 
     Raises
     ------
-    ValueError
-        Settings out of range here; in the methods, a site, datum or hyperparameter that is missing, misshapen or
-        outside its support, by name.
+    TypeError, ValueError
+        For settings out of range; in the methods, for a site, datum or hyperparameter that is missing,
+        misshapen or outside its support. The message names it.
     """
 
     num_components: int
@@ -59,11 +60,17 @@ class GaussianMixtureExact:
 
     def __post_init__(self) -> None:
         if isinstance(self.num_components, bool) or not isinstance(self.num_components, (int, np.integer)):
-            raise TypeError(f"num_components: expected an integer >= 1, got {self.num_components!r}; pass a plain int")
+            raise TypeError(
+                f"num_components: expected an integer >= 1, got {self.num_components!r}; pass a plain int"
+            )
         if self.num_components < 1:
-            raise ValueError(f"num_components: expected an integer >= 1, got {self.num_components}; use at least 1")
+            raise ValueError(
+                f"num_components: expected an integer >= 1, got {self.num_components}; use at least 1"
+            )
         if self.covariance not in COVARIANCES:
-            raise ValueError(f"covariance: expected one of {COVARIANCES}, got {self.covariance!r}; pick one of these")
+            raise ValueError(
+                f"covariance: expected one of {COVARIANCES}, got {self.covariance!r}; pick one of these"
+            )
 
     # -- densities -----------------------------------------------------------------------------------
 
@@ -99,13 +106,13 @@ class GaussianMixtureExact:
         labels = np.asarray(assignment)
         if labels.shape != (len(x),) or labels.dtype.kind not in "iu":
             raise ValueError(
-                f"assignment: expected ({len(x)},) integers, one per row of x, got {labels.dtype} {labels.shape}; "
-                "pass fitted labels such as predict_proba(...).argmax(-1)"
+                f"assignment: expected ({len(x)},) integers, one per row of x, got {labels.dtype} "
+                f"{labels.shape}; pass labels such as predict_proba(...).argmax(-1)"
             )
         if labels.min() < 0 or labels.max() >= self.num_components:
             raise ValueError(
-                f"assignment: expected labels in 0..{self.num_components - 1}, got {labels.min()}..{labels.max()}; "
-                "number components from 0"
+                f"assignment: expected labels in 0..{self.num_components - 1}, got {labels.min()} to "
+                f"{labels.max()}; number components from 0"
             )
         draws, flat = self._flat(values, x.shape[1])
         total = log_prior(flat, check_prior(data, self.num_components, self.covariance, x.shape[1]))
@@ -136,8 +143,8 @@ class GaussianMixtureExact:
         return {"obs": obs.reshape(*draws, *obs.shape[1:]), "assignment": assignment.reshape(*draws, num)}
 
     def initial_values(self, data: Mapping[str, Any], rng: np.random.Generator) -> Values:
-        """A start from k-means, strictly inside every support; see `_em.kmeans_values` for the rule."""
-        from ._em import kmeans_values  # scikit-learn and scipy.optimize load only where they are used
+        """A start from k-means, strictly inside every support; see `_start.kmeans_point` for the rule."""
+        from ._start import kmeans_values  # scikit-learn and scipy.optimize load only where they are used
 
         return kmeans_values(check_x(data, self.num_components), self.num_components, self.covariance, rng)
 
@@ -208,8 +215,9 @@ class GaussianMixtureExact:
     def invariants(self, values: Mapping[str, Any]) -> dict[str, Array]:
         """Quantities that relabelling leaves alone.
 
-        Of one new datum: `mixture_mean` (..., d), `mixture_sd` (..., d), and for d > 1 `mixture_corr` (..., d, d), by
-        the law of total variance; and `sorted_weights` (..., k), descending.
+        Of one new datum, by the law of total variance: `mixture_mean` (..., d) and `mixture_sd` (..., d)
+        in the units of x and, for d > 1, `mixture_corr` (..., d, d); and `sorted_weights` (..., k),
+        descending.
         """
         num_features = self._num_features(values)
         draws, flat = self._flat(values, num_features)
@@ -240,7 +248,9 @@ class GaussianMixtureExact:
 
     def _num_features(self, values: Mapping[str, Any]) -> int:
         if "loc" not in values or np.ndim(values["loc"]) < 2:
-            raise ValueError("values: expected the site 'loc' of shape (..., k, d), got none; pass all sites of the model")
+            raise ValueError(
+                "values: expected the site 'loc' of shape (..., k, d), got none; pass all sites of the model"
+            )
         return int(np.shape(values["loc"])[-1])
 
     def _factors(self, flat: Values) -> tuple[Array, Array | None]:

@@ -1,4 +1,4 @@
-"""M-steps of the Gaussian mixture: closed-form maximum likelihood, and conditional maximisation of the posterior.
+"""M-steps of the Gaussian mixture: maximum likelihood in closed form, maximum posterior by blocks.
 
 Both work in the frame of `_start.Frame`, on the moments of `_estep`.
 """
@@ -63,10 +63,11 @@ class MaximumLikelihood:
 
 
 class MaximumPosterior:
-    """One ECM cycle (Meng and Rubin 1993, Biometrika 80) for the mode of prior x likelihood in the sites' own space.
+    """One ECM cycle (Meng and Rubin 1993, Biometrika 80) towards the mode of prior x likelihood.
 
-    Weights and loc have closed forms given the covariances; then scales and correlations are maximised given loc.
-    Each step maximises the expected log posterior over its block, so the posterior density never falls.
+    The density is that of the sites in their constrained space. Weights and loc have closed forms given the
+    covariances; then scales and correlations are maximised given loc. Each step maximises the expected log
+    posterior over its block, so the posterior density never falls.
     """
 
     def __init__(self, covariance: str, prior: Values, frame: Frame) -> None:
@@ -74,7 +75,9 @@ class MaximumPosterior:
         self._concentration = prior["concentration"]
         self._mean = frame.standardise(prior["loc_mean"])
         self._sd = prior["loc_scale"] / frame.unit
-        self._log_scale = prior["scale_loc"] - np.log(frame.unit[0] if covariance == "spherical" else frame.unit)
+        self._log_scale = prior["scale_loc"] - np.log(
+            frame.unit[0] if covariance == "spherical" else frame.unit
+        )
         self._log_scale_sd = float(prior["scale_scale"])
         self._eta = float(prior.get("corr_concentration", np.ones(())))
 
@@ -92,25 +95,27 @@ class MaximumPosterior:
             j = int(bad[0])
             raise ValueError(
                 f"prior['concentration'][{j}]: expected at least 1 for a component that empties (it holds "
-                f"{count[j]:.3g} data), got {self._concentration[j]:.3g}: the posterior density is infinite at weight 0; "
-                "use concentration >= 1, fewer components, or estimate='ml'"
+                f"{count[j]:.3g} data), got {self._concentration[j]:.3g}: the posterior density is "
+                "infinite at weight 0; use concentration >= 1, fewer components, or estimate='ml'"
             )
         return simplex(pseudo)
 
     def _step_from_mean(self, moments: Moments, point: Point) -> Array:
-        """loc less the weighted mean: (N I + Sigma S0^-1) step = Sigma S0^-1 (prior mean - mean), S0 the prior's."""
+        """loc less the weighted mean: (N I + Sigma S0^-1) step = Sigma S0^-1 (prior mean - mean).
+
+        S0 is the prior's covariance. In this form neither covariance is inverted, and an empty component gets
+        the prior mean.
+        """
         pull, count = self._mean - moments.mean, moments.count
         if self._covariance in ("full", "tied"):
             shrink = (point.factor @ np.swapaxes(point.factor, -1, -2)) / self._sd**2
             system = count[:, None, None] * np.eye(pull.shape[1]) + shrink
-            step: Array = np.linalg.solve(system, np.matmul(shrink, pull[:, :, None]))[:, :, 0]
-            return step
+            return np.linalg.solve(system, np.matmul(shrink, pull[:, :, None]))[:, :, 0]
         shrink = (point.factor.reshape(len(count), -1) / self._sd) ** 2
-        step = shrink * pull / (count[:, None] + shrink)
-        return step
+        return shrink * pull / (count[:, None] + shrink)
 
     def _factor(self, moments: Moments, step: Array, current: Array) -> Array:
-        count, (k, d) = moments.count, step.shape
+        count, d = moments.count, step.shape[1]
         a, b = self._log_scale, self._log_scale_sd
         if self._covariance == "diag":
             return np.exp(log_scale_mode(moments.scatter + count[:, None] * step**2, count[:, None], a, b))
@@ -118,7 +123,11 @@ class MaximumPosterior:
             return np.exp(log_scale_mode(moments.scatter + count * (step**2).sum(1), count * d, a, b))
         outer = count[:, None, None] * step[:, :, None] * step[:, None, :]
         if self._covariance == "tied":
-            scatter, count, current = (moments.scatter + outer.sum(0))[None], count.sum(keepdims=True), current[None]
+            scatter, count, current = (
+                (moments.scatter + outer.sum(0))[None],
+                count.sum(keepdims=True),
+                current[None],
+            )
         else:
             scatter = moments.scatter + outer
         if d == 1:
@@ -132,8 +141,7 @@ class MaximumPosterior:
 def simplex(count: Array) -> Array:
     """Counts over their sum, kept off 0 (where a log is taken) by the least normal number."""
     raised = np.maximum(count, np.finfo(np.float64).tiny)
-    weights: Array = raised / raised.sum()
-    return weights
+    return raised / raised.sum()
 
 
 def checked_cholesky(covariance: Array) -> Array:
@@ -155,16 +163,18 @@ def check_spread(factor: Array, covariance: str, num_components: int) -> None:
         singular = factor < _LEAST_SD
     if singular.any():
         shared = covariance == "tied"
-        per_component = singular.reshape(num_components, -1).any(1) if not shared else np.ones(num_components, bool)
+        per_component = (
+            singular.reshape(num_components, -1).any(1) if not shared else np.ones(num_components, bool)
+        )
         raise SingularCovariance(tuple(int(j) for j in np.flatnonzero(per_component)))
 
 
 def log_scale_mode(scatter: Array, count: Array, prior_mean: Array, prior_sd: float) -> Array:
     """u = log s maximising -count u - scatter e^(-2u) / 2 + log LogNormal(e^u; prior_mean, prior_sd).
 
-    The stationarity condition count + 1 + (u - a) / b^2 = scatter e^(-2u) has one root, since the objective is concave
-    in u; in w = 2 b^2 (count + 1) + 2 (u - a) it reads w + log w = z, Wright's omega (Corless and Jeffrey 2002). For
-    large b^2 count that loses digits, which Newton's steps restore.
+    The objective is concave in u, so count + 1 + (u - a) / b^2 = scatter e^(-2u) has one root. In terms
+    of w = 2 b^2 (count + 1) + 2 (u - a) it reads w + log w = z, which Wright's omega function solves
+    (Corless and Jeffrey 2002). For large b^2 count that loses digits; Newton's steps restore them.
     """
     a, variance = prior_mean, prior_sd**2
     shift = variance * (count + 1.0)
@@ -174,19 +184,19 @@ def log_scale_mode(scatter: Array, count: Array, prior_mean: Array, prior_sd: fl
         pressure = scatter * np.exp(-2.0 * u)
         slope = pressure - (count + 1.0) - (u - a) / variance
         u = u + slope / (2.0 * pressure + 1.0 / variance)
-    result: Array = u
-    return result
+    return u
 
 
 def covariance_mode(
     scatter: Array, count: float, prior_mean: Array, prior_sd: float, eta: float, current: Array
 ) -> Array:
-    """Cholesky factor L = diag(s) C (d, d) of the covariance that maximises, over s > 0 and correlation factors C,
+    """Cholesky factor L = diag(s) C (d, d) of a covariance: the mode over s > 0 and correlation factors C of
 
-    -count log det L - tr(L^-1 scatter L^-T) / 2 + log LogNormal(s; prior_mean, prior_sd) + log LKJCholesky(C; eta).
+    -count log det L - tr(L^-1 scatter L^-T) / 2 + log LogNormal(s) + log LKJCholesky(C; eta).
 
-    L-BFGS over log s and the strictly lower part of Y, unit lower triangular, with C = Y / (row lengths of Y): a
-    bijection without constraints, and no Jacobian since the mode is that of the density of (s, C).
+    L-BFGS over log s and the strictly lower part of Y, unit lower triangular, with C = Y / (row lengths
+    of Y): a bijection without constraints, and no Jacobian since the mode is that of the density of (s,
+    C).
     """
     d = len(scatter)
     lower = np.tril_indices(d, -1)
@@ -208,7 +218,9 @@ def covariance_mode(
         by_tril[np.diag_indices(d)] += count / np.diagonal(tril)
         by_log_diagonal = (by_tril * tril).sum(1)
         by_u = by_log_diagonal + (u - prior_mean) / prior_sd**2 + 1.0
-        by_y = by_tril * np.exp(log_diagonal)[:, None] + ((exponents - by_log_diagonal) / length2)[:, None] * y
+        by_y = (
+            by_tril * np.exp(log_diagonal)[:, None] + ((exponents - by_log_diagonal) / length2)[:, None] * y
+        )
         return value / size, np.concatenate([by_u, by_y[lower]]) / size
 
     start_y = current / np.diagonal(current)[:, None]
@@ -219,5 +231,4 @@ def covariance_mode(
         return current
     y = np.eye(d)
     y[lower] = found.x[d:]
-    factor: Array = (np.exp(found.x[:d]) / np.sqrt((y**2).sum(1)))[:, None] * y
-    return factor
+    return (np.exp(found.x[:d]) / np.sqrt((y**2).sum(1)))[:, None] * y

@@ -10,35 +10,41 @@ import numpy as np
 from ._density import Array, Values, has_correlations
 from ._estep import Point
 
-_KMEANS_ROWS = 20_000  # k-means sees at most this many random rows: a start needs no more, and EM sees them all
+_KMEANS_ROWS = 20_000  # k-means sees at most this many random rows; EM sees them all
 
 
 @dataclass(frozen=True)
 class Frame:
     """x = centre + unit * (what EM sees), column by column.
 
-    The centre takes away an offset before anything is squared; units are powers of two near the column sds (one for
-    all columns if spherical), so that changing to them and back rounds nothing. A constant column, which has no
-    spread of its own, gets the root mean variance of the columns, or 1.
+    The centre takes away an offset before anything is squared; units are powers of two near the column
+    sds (one for all columns if spherical), so that changing to them and back rounds nothing. A constant
+    column, which has no spread of its own, gets the root mean variance of the columns, or 1.
     """
 
     covariance: str
     centre: Array
     unit: Array
+    variance: Array
+    """Of the columns, in squared units of x; exactly 0 where a column is constant."""
 
     @classmethod
     def of(cls, x: Array, covariance: str) -> Frame:
-        variance = column_variances(x)
+        centre = x.mean(0)
+        away = x - centre
+        constant = (x == x[0]).all(0)  # its mean may round, which would make a variance of rounding errors
+        variance = np.where(constant, 0.0, np.einsum("nd,nd->d", away, away) / len(x))
         typical = variance.mean() or 1.0
-        variance = np.where(variance > 0.0, variance, typical)
+        spread = np.where(variance > 0.0, variance, typical)
         if covariance == "spherical":
-            variance = np.full_like(variance, typical)
-        return cls(covariance, x.mean(0), np.exp2(np.round(0.5 * np.log2(variance))))
+            spread = np.full_like(spread, typical)
+        return cls(covariance, centre, np.exp2(np.round(0.5 * np.log2(spread))), variance)
 
     def standardise(self, x: Array) -> Array:
         """(n, d) in this frame."""
-        result: Array = (x - self.centre) / self.unit
-        return result
+        away = x - self.centre
+        away /= self.unit
+        return away
 
     def point(self, flat: Values) -> Point:
         """Values with one draw (on a leading axis of length 1) as EM's parameters."""
@@ -62,34 +68,32 @@ class Frame:
         return values
 
 
-def column_variances(x: Array) -> Array:
-    """Variances (d,) of the columns, exactly 0 where a column is constant (its mean would round)."""
-    result: Array = np.where(np.ptp(x, axis=0) == 0.0, 0.0, x.var(0))
-    return result
-
-
-def kmeans_values(
-    x: Array, num_components: int, covariance: str, rng: np.random.Generator, number: int = 0
-) -> Values:
-    """Starting values from one run of k-means, seeded from `rng`.
-
-    Weights are (size of the cluster + 1) / (n + k) and loc the cluster means. Covariances are the clusters'
-    scatter plus one pseudo-observation of the pooled within-cluster variances, which themselves hold one of the
-    columns' own variances; so every value is strictly inside its support however few or alike the points of a
-    cluster are. An empty cluster starts at a random row.
-
-    Restarts differ by more than the seed, or most would end in one place: by `number` modulo 4, k-means sees the
-    columns at unit spread (0, 1) or as they are (2, 3), and runs to its end (0, 2) or stops after one pass (1, 3).
-    """
-    n, d = x.shape
-    k = num_components
+def kmeans_values(x: Array, num_components: int, covariance: str, rng: np.random.Generator) -> Values:
+    """Starting values from one run of k-means, by the rule of `kmeans_point`."""
     frame = Frame.of(x, covariance)
-    z = frame.standardise(x)
+    return frame.values(kmeans_point(frame, frame.standardise(x), num_components, rng))
+
+
+def kmeans_point(
+    frame: Frame, z: Array, num_components: int, rng: np.random.Generator, number: int = 0
+) -> Point:
+    """A start from one run of k-means on the standardised data z (n, d), seeded from `rng`.
+
+    Weights are (size of the cluster + 1) / (n + k) and loc the cluster means. Covariances are the
+    clusters' scatter plus one pseudo-observation of the pooled within-cluster variances, which themselves
+    hold one of the columns' own variances; so every value is strictly inside its support however few or
+    alike the points of a cluster are. An empty cluster starts at a random row.
+
+    Restarts differ by more than the seed, or most would end in one place: by `number` modulo 4, k-means
+    sees the columns at unit spread (0, 1) or as they are (2, 3), and runs to its end (0, 2) or for one
+    pass (1, 3).
+    """
+    (n, k), covariance = (len(z), num_components), frame.covariance
     labels = _kmeans_labels(z if number % 4 < 2 else z * frame.unit, k, rng, 300 if number % 2 == 0 else 1)
     size = np.bincount(labels, minlength=k)
     loc, scatter = _cluster_moments(z, labels, size, rng, covariance)
     sums = np.diagonal(scatter, axis1=-2, axis2=-1) if scatter.ndim == 3 else scatter
-    column = np.maximum(z.var(0), 2.0**-20)  # a constant column has none of its own
+    column = np.maximum(frame.variance / frame.unit**2, 2.0**-20)  # a constant column has none of its own
     pooled = (sums.sum(0) + column) / (n + 1.0)
     count = size[:, None] + 1.0
     if covariance == "full":
@@ -100,7 +104,7 @@ def kmeans_values(
         factor = np.sqrt((sums + pooled) / count)
     else:
         factor = np.sqrt((sums.mean(1) + pooled.mean()) / count[:, 0])
-    return frame.values(Point((size + 1.0) / (n + k), loc, factor))
+    return Point((size + 1.0) / (n + k), loc, factor)
 
 
 def _cluster_moments(
@@ -126,7 +130,9 @@ def _kmeans_labels(z: Array, num_components: int, rng: np.random.Generator, max_
     seed = int(rng.integers(2**31 - 1))
     kmeans = KMeans(num_components, n_init=1, max_iter=max_iter, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than components: handled above
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # fewer distinct rows than components: handled above
         kmeans.fit(rows)
     labels: np.ndarray = kmeans.predict(z)
     return labels

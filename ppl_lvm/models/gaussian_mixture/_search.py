@@ -1,0 +1,160 @@
+"""Runs of EM from single starts, their collapsed components, and the choice among runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._density import Array, Values, check_prior, log_joint_chunks, log_prior, log_sum_exp
+from ._estep import EStep
+from ._mstep import MaximumLikelihood, MaximumPosterior, MStep, SingularCovariance
+from ._point import Point
+from ._start import Frame
+
+_FLOOR_SHARE = 1e-6  # of the mean column variance
+_DEGENERATE_VARIANCE = 1e-10  # least eigenvalue of a covariance, in units of the columns' variances
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Where one start led: objective (nats), steps, whether it converged, and its collapsed components."""
+
+    objective: float
+    num_iter: int
+    converged: bool
+    collapsed: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run of EM; `trace` holds the objective at every point it visited."""
+
+    point: Point
+    trace: list[float]
+    converged: bool
+    collapsed: tuple[int, ...]
+
+    def summary(self) -> Restart:
+        """What is kept of a run that was not chosen."""
+        return Restart(self.trace[-1], len(self.trace) - 1, self.converged, self.collapsed)
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What all runs of a call share. Points are in `frame`; objectives and `floor` in the units of x."""
+
+    frame: Frame
+    prior: Values | None
+    floor: float
+    m_step: MStep
+    log_units: float
+
+    @classmethod
+    def of(
+        cls,
+        x: Array,
+        data: Mapping[str, Any],
+        num_components: int,
+        covariance: str,
+        estimate: str,
+        variance_floor: float | None,
+    ) -> Search:
+        """The search for "ml" (with its floor) or "map" (with its prior)."""
+        frame = Frame.of(x, covariance)
+        log_units = len(x) * float(np.log(frame.unit).sum())
+        if estimate == "map":
+            prior = check_prior(data, num_components, covariance, x.shape[1])
+            return cls(frame, prior, 0.0, MaximumPosterior(covariance, prior, frame), log_units)
+        mean_variance = float(frame.variance.mean())
+        if mean_variance == 0.0 and not variance_floor:
+            raise ValueError(
+                "x: expected rows that differ, got identical ones, whose likelihood has no maximum; "
+                "pass a positive variance_floor, or estimate='map'"
+            )
+        floor = _FLOOR_SHARE * mean_variance if variance_floor is None else float(variance_floor)
+        return cls(frame, None, floor, MaximumLikelihood(covariance, floor / frame.unit**2), log_units)
+
+    def run(
+        self,
+        e_step: EStep,
+        point: Point,
+        gain: float,
+        max_iter: int,
+        report: Callable[[int, float], None] | None,
+    ) -> Run:
+        """EM from `point` until a step changes the objective by at most `gain` nats."""
+        trace: list[float] = []
+        singular: tuple[int, ...] = ()
+        while True:
+            moments = e_step(point)
+            objective = moments.log_likelihood - self.log_units + self._log_prior_at(point)
+            trace.append(objective)
+            if report is not None:
+                report(len(trace) - 1, objective)
+            converged = len(trace) > 1 and abs(objective - trace[-2]) <= gain
+            if converged or len(trace) > max_iter:
+                break
+            try:
+                point = self.m_step(moments, point)
+            except SingularCovariance as error:
+                singular = error.components
+                break
+        collapsed = {*singular, *self._collapsed(point, moments.count)}
+        return Run(point, trace, converged, tuple(sorted(collapsed)))
+
+    def choose(self, runs: list[Run]) -> tuple[Run, str | None]:
+        """The best run without collapse, or the best of all where every run has one; and a note on that."""
+        objectives = [run.trace[-1] for run in runs]
+        highest = int(np.argmax(objectives))
+        sound = [i for i, run in enumerate(runs) if not run.collapsed]
+        if not sound:
+            which = "the only start" if len(runs) == 1 else f"every one of {len(runs)} starts"
+            return runs[highest], (
+                f"{which} ended with collapsed components (here {list(runs[highest].collapsed)}): the "
+                "objective comes from a near-singularity, not from a fit; use fewer components, a simpler "
+                "covariance, or estimate='map'"
+            )
+        best = max(sound, key=lambda i: objectives[i])
+        if objectives[highest] == objectives[best]:
+            return runs[best], None
+        return runs[best], (
+            f"start {highest} reached a higher objective ({objectives[highest]:.6g} against "
+            f"{objectives[best]:.6g}) by collapsing components {list(runs[highest].collapsed)}; "
+            "it was passed over"
+        )
+
+    def log_prior(self, values: Values) -> float:
+        """0 for "ml"."""
+        if self.prior is None:
+            return 0.0
+        return float(log_prior({name: value[None] for name, value in values.items()}, self.prior)[0])
+
+    def log_likelihood(self, values: Values, x: Array) -> float:
+        """Total, by the same computation as `GaussianMixtureExact.log_likelihood`."""
+        flat = {name: value[None] for name, value in values.items()}
+        chunks = log_joint_chunks(flat, x, self.frame.covariance)
+        return float(sum(log_sum_exp(log_terms).sum() for _, _, log_terms in chunks))
+
+    def _log_prior_at(self, point: Point) -> float:
+        return 0.0 if self.prior is None else self.log_prior(self.frame.values(point))
+
+    def _collapsed(self, point: Point, count: Array) -> list[int]:
+        """Components whose covariance the data do not determine; the rule is in the docstring of `em`."""
+        kind, unit = self.frame.covariance, self.frame.unit
+        bad = np.broadcast_to(least_variances(point.factor, kind) < _DEGENERATE_VARIANCE, count.shape)
+        if self.prior is None:
+            by_unit = {"diag": unit, "spherical": unit[0]}.get(kind, unit[:, None])
+            at_floor = least_variances(point.factor * by_unit, kind) < 2.0 * self.floor
+            least_points = 1.0 if kind == "tied" else len(unit) + 1.0
+            bad = bad | at_floor | (count < least_points)
+        return [int(j) for j in np.flatnonzero(bad)]
+
+
+def least_variances(factor: Array, covariance: str) -> Array:
+    """Least eigenvalue of each covariance: (k,), or () for tied."""
+    if covariance in ("full", "tied"):
+        return np.asarray(np.linalg.svd(factor, compute_uv=False)[..., -1] ** 2)
+    return np.asarray((factor**2).reshape(len(factor), -1).min(1))
