@@ -39,7 +39,8 @@ def psis(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
         raise ValueError("log_weights: all are -inf, or some are NaN; the proposal misses the posterior.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # arviz-stats warns of what k-hat itself reports
-        smoothed, khat = array_stats.psislw(np.asarray(log_weights, dtype=float))
+        # psislw takes the negated log weights (a log likelihood is what LOO's weights divide by)
+        smoothed, khat = array_stats.psislw(-np.asarray(log_weights, dtype=float))
     smoothed = np.asarray(smoothed) - np.logaddexp.reduce(np.asarray(smoothed))
     return smoothed, float(khat)
 

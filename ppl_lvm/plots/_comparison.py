@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ppl_lvm.comparison import MAX_BIAS, Comparison
 from ppl_lvm.plots._choose import INTERVAL, chosen, comparison_columns, split_label
-from ppl_lvm.plots._style import FAINT, SHADE, WIDTH, Look, blank, key, looks, plain, shorten, styled, text_width
+from ppl_lvm.plots._style import FAINT, SHADE, WIDTH, Look, blank, key, looks, plain, shorten, styled
 
 CLIP = 6.0
 """Reference sds at which the picture ends; what lies beyond is an arrow at the edge."""
@@ -74,7 +74,7 @@ def plot_comparison(
     axes = figure.add_subplot()
     axes.axvspan(-MAX_BIAS, MAX_BIAS, color="#d5dbe3", zorder=0.5, linewidth=0)
     axes.axvline(0.0, color=FAINT, linewidth=0.8, zorder=1)
-    rows.draw(axes, marks, look)
+    rows.draw(axes, marks, look, clip=True)
     low, high = _limits(marks)
     axes.set_xlim(low, high)
     axes.set_xlabel(f"distance from the mean of {reference}, in its posterior sds")
@@ -164,14 +164,15 @@ class _Rows:
             at, last = at + self.block, site
         self.height = at
 
-    def draw(self, axes: Axes, marks: Marks, look: Mapping[str, Look]) -> None:
+    def draw(self, axes: Axes, marks: Marks, look: Mapping[str, Look], *, clip: bool = False) -> None:
         for i, place in enumerate(self.places.values()):
             if i % 2 == 0:
                 axes.axhspan(place - self.block / 2, place + self.block / 2, color=SHADE, zorder=0, linewidth=0)
         for i, (fit, own) in enumerate(marks.items()):
             shift = (i - (self.num_fits - 1) / 2) * _STEP
-            for name, mark in own.items():
-                _draw_mark(axes, self.places[name] + shift, mark, look[fit])
+            for name in own.keys() & self.places.keys():
+                shown = _clipped(own[name], look[fit]) if clip else (own[name], look[fit])
+                _draw_mark(axes, self.places[name] + shift, *shown)
         axes.set_ylim(self.height, 0.0)
         texts = [shorten(plain(text), WIDTH * 0.42) for _, text, _ in self.ticks]
         axes.set_yticks([place for place, _, _ in self.ticks], texts)
@@ -180,15 +181,19 @@ class _Rows:
         axes.tick_params(axis="y", length=0)
         axes.set_ylabel("quantity", labelpad=2)
         axes.spines["left"].set_visible(False)
-        if any(text_width(t) > WIDTH for t in texts):
-            axes.tick_params(axis="y", labelsize=8)
 
 
 def _draw_mark(axes: Axes, y: float, mark: Mark, look: Look) -> None:
-    if abs(mark.mean) > CLIP and axes.get_lines() and axes.get_xlabel() != "raw":
-        pass
     axes.plot([mark.low, mark.high], [y, y], color=look.color, linestyle=look.line, linewidth=1.2, zorder=2)
     axes.plot([mark.mean], [y], color=look.color, marker=look.marker, markersize=3.8, linestyle="none", zorder=3)
+
+
+def _clipped(mark: Mark, look: Look) -> tuple[Mark, Look]:
+    """The mark within the picture: an arrow at the edge instead of a mean beyond it."""
+    if abs(mark.mean) <= CLIP:
+        return mark, look
+    edge = CLIP if mark.mean > 0 else -CLIP
+    return Mark(edge, mark.low, mark.high), Look(look.color, ">" if edge > 0 else "<", look.line)
 
 
 __all__ = ["plot_comparison"]

@@ -1,0 +1,26 @@
+"""Pictures of fits and comparisons; each function returns a matplotlib Figure.
+
+Figures belong to no pyplot session: there is nothing to close, the user's rcParams and backend stay as they are, and
+all of it works without a display. ``figure.savefig(path)`` writes one; a notebook shows it by itself. Where
+arviz-plots has the picture (densities, traces, ranks), it draws it.
+"""
+
+from ppl_lvm.plots._comparison import plot_comparison
+from ppl_lvm.plots._data import plot_check, plot_clusters
+from ppl_lvm.plots._draws import plot_khat, plot_rank, plot_trace
+from ppl_lvm.plots._marginals import plot_marginals
+from ppl_lvm.plots._runs import plot_evidence, plot_loss
+from ppl_lvm.plots._verdicts import plot_verdicts
+
+__all__ = [
+    "plot_check",
+    "plot_clusters",
+    "plot_comparison",
+    "plot_evidence",
+    "plot_khat",
+    "plot_loss",
+    "plot_marginals",
+    "plot_rank",
+    "plot_trace",
+    "plot_verdicts",
+]

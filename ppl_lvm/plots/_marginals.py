@@ -1,0 +1,96 @@
+"""Overlaid marginal densities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ppl_lvm.comparison import Comparison
+from ppl_lvm.plots._arviz import collection
+from ppl_lvm.plots._choose import chosen, comparison_columns
+from ppl_lvm.plots._style import BLACK, WIDTH, Look, blank, key, looks, panels, plain, styled, wrap
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@styled
+def plot_marginals(
+    comparison: Comparison, *, quantities: Sequence[str] | None = None, max_quantities: int = 12
+) -> Figure:
+    """Marginal posterior densities of quantities, all fits on one axis (kernel density estimates by arviz-stats).
+
+    The reference is black on grey. Points are vertical lines. Densities are of the draws as they are: importance
+    resampled draws repeat, and look jagged where the weights are bad.
+
+    Parameters
+    ----------
+    comparison
+        The result of :func:`ppl_lvm.compare`.
+    quantities
+        Sites or single quantities (as the table names them); None: all.
+    max_quantities
+        Most quantities shown; of more, those on which some fit is furthest from the reference.
+
+    Raises
+    ------
+    ValueError
+        For unknown quantities.
+    """
+    names, note = chosen(comparison, quantities, max_quantities)
+    look = looks(comparison.fits, comparison.reference)
+    columns = min(3, len(names))
+    labels = {q: wrap(plain(q), (WIDTH - 0.6) / columns - 0.35) for q in names}
+    rows = -(-len(names) // columns)
+    height = rows * (1.25 + 0.15 * max(len(text) for text in labels.values()))
+    legend = [
+        (key(look[n], marker=n not in comparison.draws), plain(n) + ("" if n in comparison.draws else " (a point)"))
+        for n in comparison.fits
+    ]
+    points = " Vertical lines are points." if comparison.points else ""
+    figure = blank("Marginal posteriors", f"Kernel densities of the draws.{points} {note}", height + 0.2, legend=legend)
+    axes = dict(zip(names, panels(figure, len(names), columns), strict=True))
+    for fit in comparison.draws:
+        _densities(figure, axes, comparison_columns(comparison, fit, names), look[fit], fit == comparison.reference)
+    for fit in comparison.points:
+        _lines(axes, comparison, fit, look[fit])
+    for name, ax in axes.items():
+        ax.set_xlabel("\n".join(labels[name]))
+        ax.set_yticks([])
+        ax.set_ylim(bottom=0.0)
+        ax.locator_params(axis="x", nbins=5)
+    figure.supylabel("density", fontsize=9)
+    return figure
+
+
+def _densities(figure: Figure, axes: dict[str, Axes], draws: xr.Dataset, look: Look, is_reference: bool) -> None:
+    import arviz_plots
+
+    visuals: dict[str, Any] = {
+        "dist": {"color": look.color, "linestyle": look.line, "width": 1.8 if is_reference else 1.3},
+        "face": {"color": BLACK, "alpha": 0.12} if is_reference else False,
+    }
+    hidden = ("credible_interval", "point_estimate", "point_estimate_text", "title", "rug", "remove_axis")
+    varying = draws[[q for q in draws.data_vars if float(draws[q].max()) > float(draws[q].min())]]
+    if varying.data_vars:
+        arviz_plots.plot_dist(
+            varying,
+            kind="kde",
+            plot_collection=collection(figure, axes, varying),
+            visuals={**visuals, **dict.fromkeys(hidden, False)},
+        )
+
+
+def _lines(axes: dict[str, Axes], comparison: Comparison, fit: str, look: Look) -> None:
+    means = comparison.table.loc[fit, "mean"]
+    for name in axes.keys() & set(means.index):
+        axes[name].axvline(means[name], color=look.color, linestyle=look.line, linewidth=1.3)
+        axes[name].plot(
+            [means[name]], [0.06], transform=axes[name].get_xaxis_transform(), color=look.color, marker=look.marker
+        )
+
+
+__all__ = ["plot_marginals"]
