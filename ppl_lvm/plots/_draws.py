@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from ppl_lvm.diagnostics import psis
 from ppl_lvm.plots._arviz import collection
 from ppl_lvm.plots._choose import fit_columns
-from ppl_lvm.plots._style import COLORS, FAINT, INK, WIDTH, blank, key, looks, panels, plain, styled, wrap
+from ppl_lvm.plots._style import COLORS, FAINT, INK, WIDTH, Look, blank, key, looks, panels, plain, styled, wrap
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def plot_trace(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantiti
         "xlabel": False,
         "ticklabels": False,
     }
-    chains = range(draws.sizes["chain"])
-    aes = {"color": (["chain"], [look[c].color for c in chains]), "overlay": (["chain"], None)}
+    aes = _by_chain(look)
     arviz_plots.plot_trace(
         _with_divergences(fit, draws), plot_collection=collection(figure, axes, draws, **aes), visuals=visuals
     )
@@ -75,18 +74,15 @@ def plot_rank(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantitie
     draws, note = _chains(fit, var_names, max_quantities, "plot_rank", least=2)
     caption = f"Chains that sample one distribution stay in the grey 99 % band. {note}"
     figure, axes, look = _grid(draws, "Ranks by chain", caption, fit, columns=3)
-    chains = range(draws.sizes["chain"])
-    aes = {
-        "color": (["chain"], [look[c].color for c in chains]),
-        "linestyle": (["chain"], [look[c].line for c in chains]),
-        "overlay": (["chain"], None),
-    }
+    aes = _by_chain(look)
     arviz_plots.plot_rank(
         draws,
         plot_collection=collection(figure, axes, draws, **aes),
         visuals={"title": False, "xlabel": False, "remove_axis": False, "ecdf_lines": {"width": 1.2}},
     )
     for name, ax in axes.items():
+        for line, own in zip(ax.get_lines(), look.values(), strict=False):  # in the order of chains
+            line.set_linestyle(own.line)
         ax.set_title("\n".join(wrap(plain(name), WIDTH / 3 - 0.6)), linespacing=1.1)
         ax.set_xlim(0, 1)
     figure.supxlabel("fractional rank among all chains", fontsize=9)
@@ -110,7 +106,7 @@ def _chains(
 
 def _grid(
     draws: xr.Dataset, title: str, caption: str, fit: Fit, columns: int
-) -> tuple[Figure, dict[str, Any], dict[int, Any]]:
+) -> tuple[Figure, dict[str, Any], dict[int, Look]]:
     names = [str(v) for v in draws.data_vars]
     chains = list(range(draws.sizes["chain"]))
     look = looks(chains)
@@ -118,6 +114,10 @@ def _grid(
     rows = -(-len(names) // min(columns, len(names)))
     figure = blank(f"{title} of {type(fit.engine).__name__} on {fit.backend}", caption, 1.75 * rows + 0.2, legend=legend)
     return figure, dict(zip(names, panels(figure, len(names), columns), strict=True)), look
+
+
+def _by_chain(look: dict[int, Look]) -> dict[str, Any]:
+    return {"color": (["chain"], [own.color for own in look.values()]), "overlay": (["chain"], None)}
 
 
 def _with_divergences(fit: Fit, draws: xr.Dataset) -> xr.DataTree:
