@@ -6,12 +6,13 @@ the permutation that makes its components most probable under a common descripti
 decision-theoretic form of Stephens (2000, JRSS B 62, section 4) with normal densities for the
 components' coordinates:
 
-1. start from the coordinates (location, log scale, ...) of one pivot draw;
+1. start from the coordinates (location, log scale, ...) of one pivot draw, under several guesses at
+   how much each varies within a label;
 2. give every draw the permutation that minimises the summed cost
    :math:`\sum_f (\psi_{tjf} - m_{kf})^2 / 2 v_{kf} + \tfrac12 \log v_{kf}` of its components j as
    labels k, by the Hungarian method;
 3. re-estimate means m and variances v for each label from the relabelled draws; repeat from 2 until
-   no permutation changes.
+   no permutation changes, and keep the start that ends cheapest.
 
 It uses all coordinates of a component, not an order on one of them. The posterior density is the
 same for all relabellings, so relabelled draws are draws of the posterior restricted to one of its k!
@@ -21,10 +22,14 @@ copies.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+
+_TRIAL = 100
 
 
 class Labels(NamedTuple):
@@ -43,31 +48,72 @@ def describe_labels(features: np.ndarray) -> Labels:
 
 def align(features: np.ndarray, labels: Labels) -> np.ndarray:
     """Permutations (s, k): entry [t, k] is the component of draw t that gets label k."""
-    from scipy.optimize import linear_sum_assignment
+    return _align(features, labels)[0]
 
+
+def _align(features: np.ndarray, labels: Labels) -> tuple[np.ndarray, float]:
+    """Permutations and the summed cost (the negative log density of the draws under the labels)."""
     gap = features[:, :, None, :] - labels.mean
     cost = (0.5 * gap**2 / labels.variance + 0.5 * np.log(labels.variance)).sum(-1)  # (s, component, label)
+    k = cost.shape[2]
+    if k <= 5:  # few enough permutations to try them all at once
+        orders = np.array(list(itertools.permutations(range(k))))
+        totals = cost[:, orders, np.arange(k)].sum(-1)
+        best = totals.argmin(1)
+        return orders[best], float(totals[np.arange(len(best)), best].sum())
+    from scipy.optimize import linear_sum_assignment
+
     best = cost.argmin(1)
-    unclear = np.flatnonzero((np.sort(best, 1) != np.arange(cost.shape[2])).any(1))
+    unclear = np.flatnonzero((np.sort(best, 1) != np.arange(k)).any(1))
     for t in unclear:  # elsewhere the columnwise minimum is a permutation, hence optimal
         rows, columns = linear_sum_assignment(cost[t])
         best[t, columns] = rows
-    return best
+    return best, float(np.take_along_axis(cost, best[:, None, :], axis=1).sum())
 
 
 def find_permutations(features: np.ndarray, pivot: int, max_iter: int = 50) -> np.ndarray:
-    """Permutations (s, k) for draws with coordinates (s, k, f), starting from one draw's order."""
-    first = features[pivot]
-    spread = features.var((0, 1)) + 1e-300
-    labels = Labels(first, np.broadcast_to(spread, first.shape))
-    orders = align(features, labels)
+    """Permutations (s, k) for draws with coordinates (s, k, f), starting from one draw's order.
+
+    Which coordinates tell the components apart is not known beforehand, and a poor guess ends in a
+    poor local optimum; so several are tried on a few draws, and the cheapest labelling is refined on all.
+    """
+    rows = np.unique(np.linspace(0, len(features) - 1, min(len(features), _TRIAL)).astype(int))
+    few = features[rows]
+    starts = [Labels(features[pivot], v) for v in _start_variances(features)]
+    tried = [_iterate(few, labels, max_iter) for labels in starts]
+    labels = min(tried, key=lambda found: found[2])[1]
+    return _iterate(features, labels, max_iter)[0]
+
+
+def _iterate(features: np.ndarray, labels: Labels, max_iter: int) -> tuple[np.ndarray, Labels, float]:
+    """Alternate assignment and description until nothing changes: (orders, labels, cost)."""
+    orders, cost = _align(features, labels)
     for _ in range(max_iter):
-        ordered = np.take_along_axis(features, orders[:, :, None], axis=1)
-        new = align(features, describe_labels(ordered))
+        labels = describe_labels(np.take_along_axis(features, orders[:, :, None], axis=1))
+        new, cost = _align(features, labels)
         if (new == orders).all():
             break
         orders = new
-    return orders
+    return orders, labels, cost
+
+
+def _start_variances(features: np.ndarray) -> list[np.ndarray]:
+    """Guesses (k, f) at how much each coordinate varies within a label.
+
+    From successive draws (a chain rarely switches), from all draws, and with each coordinate in turn
+    the only one that counts.
+    """
+    shape = features.shape[1:]
+    pooled = features.var((0, 1)) + 1e-300
+    guesses = [pooled]
+    if len(features) > 1:
+        steps = np.median(np.diff(features, axis=0) ** 2, axis=(0, 1)) / 0.91
+        guesses.insert(0, np.maximum(steps, 1e-6 * pooled))
+    for f in range(shape[1]):
+        alone = pooled * 1e6
+        alone[f] = pooled[f]
+        guesses.append(alone)
+    return [np.broadcast_to(g, shape) for g in guesses]
 
 
 def permute(

@@ -15,7 +15,7 @@ from ppl_lvm.plots._style import FAINT, SHADE, WIDTH, Look, blank, key, looks, p
 
 CLIP = 6.0
 """Reference sds at which the picture ends; what lies beyond is an arrow at the edge."""
-_STEP, _GAP, _HEAD = 0.068, 0.085, 0.2  # inches: a fit, the space around a quantity, a site's name
+_STEP, _GAP, _HEAD = 0.057, 0.075, 0.19  # inches: a fit, the space around a quantity, a site's name
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def plot_comparison(
     low, high = _limits(marks)
     axes.set_xlim(low, high)
     axes.set_xlabel(f"distance from the mean of {reference}, in its posterior sds")
+    axes.set_ylabel("quantity")
     return figure
 
 
@@ -97,6 +98,7 @@ def _by_site(
         axes = figure.add_subplot(grid[i])
         own.draw(axes, marks, look)
         axes.set_xlabel(plain(site))
+    figure.supylabel("quantity", fontsize=9)
     return figure
 
 
@@ -179,13 +181,12 @@ class _Rows:
         for label, (_, _, head) in zip(axes.get_yticklabels(), self.ticks, strict=True):
             label.set_fontweight("bold" if head else "normal")
         axes.tick_params(axis="y", length=0)
-        axes.set_ylabel("quantity", labelpad=2)
         axes.spines["left"].set_visible(False)
 
 
 def _draw_mark(axes: Axes, y: float, mark: Mark, look: Look) -> None:
     axes.plot([mark.low, mark.high], [y, y], color=look.color, linestyle=look.line, linewidth=1.2, zorder=2)
-    axes.plot([mark.mean], [y], color=look.color, marker=look.marker, markersize=3.8, linestyle="none", zorder=3)
+    axes.plot([mark.mean], [y], color=look.color, marker=look.marker, markersize=3.4, linestyle="none", zorder=3)
 
 
 def _clipped(mark: Mark, look: Look) -> tuple[Mark, Look]:

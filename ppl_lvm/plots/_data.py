@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from ppl_lvm.plots._style import COLORS, Look, blank, looks, number, plain, styled, wrap
 from ppl_lvm.result import Fit
@@ -37,7 +38,7 @@ def plot_check(predictive_check: Check) -> Figure:
     caption = (
         f"p = P(T(replicated) \u2265 T(observed)) = {p}. Near 0 or 1 the model does not make data like those observed."
     )
-    bars = Line2D([], [], color=COLORS[5], linewidth=6)
+    bars = Patch(color=COLORS[5])
     line = Line2D([], [], color="black", linewidth=1.6, linestyle="--", marker="v")
     legend = [
         (bars, f"{len(predictive_check.replicated)} replicated data sets"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def plot_trace(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantiti
     import arviz_plots
 
     draws, note = _chains(fit, var_names, max_quantities, "plot_trace", least=1)
-    figure, axes, look = _grid(draws, "Traces", f"A colour for each chain. {note}", fit, columns=2)
+    figure, axes, look = _grid(draws, "Traces", f"A colour for each chain. {note}", fit, columns=2, styles=False)
     visuals: dict[str, Any] = {
         "trace": {"width": 0.6, "alpha": 0.8},
         "divergence": {"color": INK, "size": 40},
@@ -56,9 +57,10 @@ def plot_trace(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantiti
     for name, ax in axes.items():
         for line in ax.get_lines():
             line.set_rasterized(True)  # thousands of points: pixels are a tenth of the size in an SVG
-        ax.set_ylabel("\n".join(wrap(plain(name), 1.45)), linespacing=1.1)
-        ax.set_xlabel("draw")
-        ax.set_xlim(0, draws.sizes["draw"] - 1)
+        ax.set_title("\n".join(wrap(plain(name), WIDTH / 2 - 0.6)), linespacing=1.1)
+        ax.set_xlim(0, max(draws.sizes["draw"] - 1, 1))
+    figure.supxlabel("draw", fontsize=9)
+    figure.supylabel("value", fontsize=9)
     return figure
 
 
@@ -73,7 +75,7 @@ def plot_rank(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantitie
 
     draws, note = _chains(fit, var_names, max_quantities, "plot_rank", least=2)
     caption = f"Chains that sample one distribution stay in the grey 99 % band. {note}"
-    figure, axes, look = _grid(draws, "Ranks by chain", caption, fit, columns=3)
+    figure, axes, look = _grid(draws, "Ranks by chain", caption, fit, columns=3, styles=True)
     aes = _by_chain(look)
     arviz_plots.plot_rank(
         draws,
@@ -105,11 +107,13 @@ def _chains(
 
 
 def _grid(
-    draws: xr.Dataset, title: str, caption: str, fit: Fit, columns: int
+    draws: xr.Dataset, title: str, caption: str, fit: Fit, columns: int, *, styles: bool
 ) -> tuple[Figure, dict[str, Any], dict[int, Look]]:
     names = [str(v) for v in draws.data_vars]
     chains = list(range(draws.sizes["chain"]))
     look = looks(chains)
+    if not styles:
+        look = {c: dataclasses.replace(own, line="-") for c, own in look.items()}
     legend = [(key(look[c], marker=False), f"chain {c}") for c in chains] if len(chains) > 1 else []
     rows = -(-len(names) // min(columns, len(names)))
     figure = blank(f"{title} of {type(fit.engine).__name__} on {fit.backend}", caption, 1.75 * rows + 0.2, legend=legend)
@@ -151,20 +155,22 @@ def plot_khat(fit: Fit) -> Figure:
     smoothed, khat = psis(log_w)
     size = len(log_w)
     limit = min(1 - 1 / math.log10(size), 0.7)
-    raw = np.sort(size * np.exp(log_w - np.logaddexp.reduce(log_w)))[::-1]
-    smooth = np.sort(size * np.exp(smoothed))[::-1]
+    log_w = log_w - np.logaddexp.reduce(log_w)
+    middle = int(np.argsort(log_w)[size // 2])
+    smoothed = smoothed + log_w[middle] - smoothed[middle]  # smoothing changes the tail only: the rest lies on the dots
+    raw, smooth = (np.sort(size * np.exp(w))[::-1] for w in (log_w, smoothed))
+    seen = raw > 1e-6
     title = f"Importance weights of {type(fit.engine).__name__}: k-hat = {khat:.2f}"
     verdict = "so estimates from them can be trusted" if khat < limit else "so estimates from them cannot be trusted"
     caption = (
         f"k-hat is {'below' if khat < limit else 'not below'} {limit:.2f}, {verdict}. {size} weights p/q in units of "
-        "their mean, largest first. Weights under a millionth are left out."
+        "their mean, largest first." + ("" if seen.all() else " Weights under a millionth are left out.")
     )
     dots = key(looks([0])[0], line=False)
     line = key(looks([0, 1])[1], marker=False)
     figure = blank(title, caption, 2.9, legend=[(dots, "weights"), (line, "Pareto-smoothed")])
     axes = figure.add_subplot()
     rank = np.arange(1, size + 1)
-    seen = raw > 1e-6
     axes.plot(rank[seen], raw[seen], color=COLORS[0], marker="o", markersize=3.5, linestyle="none", rasterized=True)
     axes.plot(rank[seen], smooth[seen], color=COLORS[1], linestyle="--", linewidth=1.5)
     axes.axhline(1.0, color=FAINT, linewidth=0.6, zorder=0)

@@ -16,6 +16,8 @@ from ppl_lvm.plots._style import BLACK, WIDTH, Look, blank, key, looks, panels, 
 if TYPE_CHECKING:
     import xarray as xr
 
+CUT = 2.5
+
 
 @styled
 def plot_marginals(
@@ -23,8 +25,8 @@ def plot_marginals(
 ) -> Figure:
     """Marginal posterior densities of quantities, all fits on one axis (kernel density estimates by arviz-stats).
 
-    The reference is black on grey. Points are vertical lines. Densities are of the draws as they are: importance
-    resampled draws repeat, and look jagged where the weights are bad.
+    The reference is black on grey. Points are vertical lines. Resampled draws repeat themselves, so their bandwidth is
+    Silverman's at the effective size of the weights: where few draws decide, the curve is as coarse as what is known.
 
     Parameters
     ----------
@@ -51,37 +53,57 @@ def plot_marginals(
         for n in comparison.fits
     ]
     points = " Vertical lines are points." if comparison.points else ""
-    figure = blank("Marginal posteriors", f"Kernel densities of the draws.{points} {note}", height + 0.2, legend=legend)
+    caption = f"Kernel densities of the draws, cut at {CUT:g} times the usual height.{points} {note}"
+    figure = blank("Marginal posteriors", caption, height + 0.2, legend=legend)
     axes = dict(zip(names, panels(figure, len(names), columns), strict=True))
     for fit in comparison.draws:
-        _densities(figure, axes, comparison_columns(comparison, fit, names), look[fit], fit == comparison.reference)
+        _densities(figure, axes, comparison_columns(comparison, fit, names), look[fit], comparison, fit)
+    peaks = _peaks(comparison, axes)
     for fit in comparison.points:
         _lines(axes, comparison, fit, look[fit])
     for name, ax in axes.items():
+        ax.set_ylim(0.0, peaks.get(name))
         ax.set_xlabel("\n".join(labels[name]))
         ax.set_yticks([])
-        ax.set_ylim(bottom=0.0)
         ax.locator_params(axis="x", nbins=5)
     figure.supylabel("density", fontsize=9)
     return figure
 
 
-def _densities(figure: Figure, axes: dict[str, Axes], draws: xr.Dataset, look: Look, is_reference: bool) -> None:
+def _densities(
+    figure: Figure, axes: dict[str, Axes], draws: xr.Dataset, look: Look, comparison: Comparison, fit: str
+) -> None:
     import arviz_plots
 
+    is_reference = fit == comparison.reference
+    resampled = comparison.draws[fit].attrs.get("draws") == "resampled"
     visuals: dict[str, Any] = {
         "dist": {"color": look.color, "linestyle": look.line, "width": 1.8 if is_reference else 1.3},
         "face": {"color": BLACK, "alpha": 0.12} if is_reference else False,
     }
     hidden = ("credible_interval", "point_estimate", "point_estimate_text", "title", "rug", "remove_axis")
-    varying = draws[[q for q in draws.data_vars if float(draws[q].max()) > float(draws[q].min())]]
-    if varying.data_vars:
-        arviz_plots.plot_dist(
-            varying,
-            kind="kde",
-            plot_collection=collection(figure, axes, varying),
-            visuals={**visuals, **dict.fromkeys(hidden, False)},
-        )
+    for name in draws.data_vars:
+        column = draws[[name]]
+        if float(column[name].max()) > float(column[name].min()):
+            row = comparison.table.loc[(fit, name)]
+            arviz_plots.plot_dist(
+                column,
+                kind="kde",
+                plot_collection=collection(figure, axes, column),
+                visuals={**visuals, **dict.fromkeys(hidden, False)},
+                stats={"dist": {"bw": 0.9 * row["sd"] * max(row["ess"], 1.0) ** -0.2}} if resampled else {},
+            )
+
+
+def _peaks(comparison: Comparison, axes: dict[str, Axes]) -> dict[str, float]:
+    """Where each panel ends: a spike of a few repeated draws must not flatten the other curves."""
+    found = {}
+    for name, ax in axes.items():
+        heights = {line.get_color(): float(line.get_ydata().max()) for line in ax.get_lines()}  # type: ignore[union-attr]
+        if heights:
+            usual = heights.get(BLACK) if comparison.reference else sorted(heights.values())[(len(heights) - 1) // 2]
+            found[name] = 1.05 * min(max(heights.values()), CUT * (usual or max(heights.values())))
+    return found
 
 
 def _lines(axes: dict[str, Axes], comparison: Comparison, fit: str, look: Look) -> None:

@@ -21,7 +21,7 @@ def plot_loss(fits: Mapping[str, Fit]) -> Figure:
     """What was maximised at every step, in nats: a bound of the evidence, or for EM the log likelihood.
 
     Thin: the values as they came, one draw's estimate each; thick: their running mean over a fiftieth of the run.
-    The vertical axis starts where the first tenth of the run ends, so that a bad start does not flatten the rest.
+    The vertical axis leaves out a bad start, and the lowest half percent, which would flatten the rest.
 
     Raises
     ------
@@ -36,8 +36,8 @@ def plot_loss(fits: Mapping[str, Fit]) -> Figure:
     columns = min(3, len(curves))
     rows = -(-len(curves) // columns)
     caption = (
-        "Thin: value at each step; thick: running mean over a fiftieth of the run. The start of a run may lie below "
-        "the axis."
+        "Thin: value at each step; thick: running mean over a fiftieth of the run. The start of a run, and single "
+        "values, may lie below the axis."
     )
     figure = blank("What was maximised", caption, 1.9 * rows)
     for (name, values), axes in zip(curves.items(), panels(figure, len(curves), columns), strict=True):
@@ -79,7 +79,7 @@ def _curve(axes: Axes, values: np.ndarray, look: Look) -> None:
     axes.plot(steps, values, **raw)
     axes.plot(steps[window - 1 :], smooth, color=look.color, linewidth=1.6)
     settled = values[len(values) // 10 :]
-    low, high = float(settled.min()), float(values.max())
+    low, high = float(np.quantile(settled, 0.005)), float(values.max())
     room = 0.05 * (high - low)
     if np.isfinite([low, high]).all() and room > 0:
         axes.set_ylim(low - room, high + room)

@@ -23,6 +23,7 @@ LEVELS = {
     "means_only": "means only",
     "means_and_spreads": "means and spreads",
 }
+_FINE = {1 / 2: "1/2", 3 / 4: "3/4", 1.0: "1", 4 / 3: "4/3", 2.0: "2"}
 _RATIOS = {1 / 16: "1/16", 1 / 8: "1/8", 1 / 4: "1/4", 1 / 2: "1/2", 1.0: "1", 2.0: "2", 4.0: "4", 8.0: "8", 16.0: "16"}
 _SPREADS_COLOR = "#bcd0e3"
 _FAR_BIAS, _FAR_RATIO = 5.0, 16.0
@@ -67,7 +68,7 @@ def plot_verdicts(comparison: Comparison) -> Figure:
 
 def _title(name: str, verdict: Verdict, room: float) -> list[str]:
     lines = wrap(f"{plain(name)}: {LEVELS[verdict.level]}", room)
-    return lines + (wrap(plain(verdict.quantity), room) if verdict.quantity else [])
+    return lines + (wrap(f"worst: {plain(verdict.quantity)}", room) if verdict.quantity else [])
 
 
 def _extent(table: pd.DataFrame) -> tuple[float, float]:
@@ -91,9 +92,10 @@ def _limits(axes: Axes, bias: float, ratio: float) -> None:
     axes.add_patch(Rectangle(*box, facecolor=_SPREADS_COLOR, edgecolor=FAINT, linewidth=0.6, zorder=0.5))
     axes.axhline(1.0, color=FAINT, linewidth=0.6, zorder=1)
     axes.axvline(0.0, color=FAINT, linewidth=0.6, zorder=1)
-    shown = [r for r in _RATIOS if 1 / ratio <= r <= ratio]
+    names = _FINE if ratio < 3 else _RATIOS
+    shown = [r for r in names if 1 / ratio <= r <= ratio]
     axes.yaxis.set_major_locator(FixedLocator(shown))
-    axes.yaxis.set_major_formatter(FixedFormatter([_RATIOS[r] for r in shown]))
+    axes.yaxis.set_major_formatter(FixedFormatter([names[r] for r in shown]))
     axes.yaxis.set_minor_locator(NullLocator())
 
 

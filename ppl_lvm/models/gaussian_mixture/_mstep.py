@@ -178,10 +178,11 @@ def log_scale_mode(scatter: Array, count: Array, prior_mean: Array, prior_sd: fl
     """
     a, variance = prior_mean, prior_sd**2
     shift = variance * (count + 1.0)
-    with np.errstate(divide="ignore"):
-        u = a - shift + 0.5 * wrightomega(np.log(2.0 * variance * scatter) - 2.0 * a + 2.0 * shift)
+    with np.errstate(divide="ignore"):  # no scatter: log 0 = -inf, omega = 0, and u = a - shift
+        log_scatter = np.log(scatter)
+    u = a - shift + 0.5 * wrightomega(log_scatter + np.log(2.0 * variance) - 2.0 * a + 2.0 * shift)
     for _ in range(3):
-        pressure = scatter * np.exp(-2.0 * u)
+        pressure = np.exp(log_scatter - 2.0 * u)
         slope = pressure - (count + 1.0) - (u - a) / variance
         u = u + slope / (2.0 * pressure + 1.0 / variance)
     return u
@@ -225,8 +226,10 @@ def covariance_mode(
 
     start_y = current / np.diagonal(current)[:, None]
     start = np.concatenate([0.5 * np.log((current**2).sum(1)), start_y[lower]])
+    # far beyond any sound covariance: they keep a line search towards a singular one within floating point
+    bounds = [(v - 40.0, v + 40.0) for v in start[:d]] + [(-1e8, 1e8)] * (len(start) - d)
     options = {"maxiter": 200, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     if not found.fun <= objective(start)[0]:  # a line search can end in rounding; never step back, nor to NaN
         return current
     y = np.eye(d)

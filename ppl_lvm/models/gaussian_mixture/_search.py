@@ -15,6 +15,7 @@ from ._point import Point
 from ._start import Frame
 
 _FLOOR_SHARE = 1e-6  # of the mean column variance
+_SAME_OBJECTIVE = 1e-11  # relative difference of sums that rounding may explain
 _DEGENERATE_VARIANCE = 1e-10  # least eigenvalue of a covariance, in units of the columns' variances
 
 
@@ -107,18 +108,18 @@ class Search:
 
     def choose(self, runs: list[Run]) -> tuple[Run, str | None]:
         """The best run without collapse, or the best of all where every run has one; and a note on that."""
-        objectives = [run.trace[-1] for run in runs]
-        highest = int(np.argmax(objectives))
-        sound = [i for i, run in enumerate(runs) if not run.collapsed]
-        if not sound:
+        objectives = np.array([run.trace[-1] for run in runs])
+        is_sound = np.array([not run.collapsed for run in runs])
+        highest = _first_best(objectives)
+        if not is_sound.any():
             which = "the only start" if len(runs) == 1 else f"every one of {len(runs)} starts"
             return runs[highest], (
                 f"{which} ended with collapsed components (here {list(runs[highest].collapsed)}): the "
                 "objective comes from a near-singularity, not from a fit; use fewer components, a simpler "
                 "covariance, or estimate='map'"
             )
-        best = max(sound, key=lambda i: objectives[i])
-        if objectives[highest] == objectives[best]:
+        best = _first_best(np.where(is_sound, objectives, -np.inf))
+        if is_sound[highest]:
             return runs[best], None
         return runs[best], (
             f"start {highest} reached a higher objective ({objectives[highest]:.6g} against "
@@ -151,6 +152,12 @@ class Search:
             least_points = 1.0 if kind == "tied" else len(unit) + 1.0
             bad = bad | at_floor | (count < least_points)
         return [int(j) for j in np.flatnonzero(bad)]
+
+
+def _first_best(objectives: Array) -> int:
+    """The first of those that are the highest but for rounding: which one it is then holds on every machine."""
+    top = objectives.max()
+    return int(np.argmax(objectives >= top - _SAME_OBJECTIVE * abs(top)))
 
 
 def least_variances(factor: Array, covariance: str) -> Array:
