@@ -38,7 +38,9 @@ def min_ess(draws: Draws) -> float:
     return float(np.min(array_stats.ess(flat, chain_axis=0, draw_axis=1, method="bulk")))
 
 
-def ours(data: dict, dtype: str, kernel: str = "blackjax", seconds: list | None = None) -> Callable[[int], Draws]:
+def ours(
+    data: dict, dtype: str, kernel: str = "blackjax", seconds: list | None = None
+) -> Callable[[int], Draws]:
     import ppl_lvm as lvm
     from ppl_lvm import models
 
@@ -106,7 +108,9 @@ def blackjax_sequential(data: dict, dtype: str) -> Callable[[int], Draws]:
             log_w = jax.nn.log_softmax(jnp.concatenate([jnp.zeros(1, x.dtype), q["a"]]))
             z = (x[:, None] - q["loc"]) * jnp.exp(-q["log_scale"])
             each = log_w - 0.5 * (z * z).sum(-1) - q["log_scale"].sum(-1)
-            prior = 2.0 * log_w.sum() - 0.5 * ((q["loc"] / 5.0) ** 2).sum() - 0.5 * (q["log_scale"] ** 2).sum()
+            prior = (
+                2.0 * log_w.sum() - 0.5 * ((q["loc"] / 5.0) ** 2).sum() - 0.5 * (q["log_scale"] ** 2).sum()
+            )
             return prior + jax.scipy.special.logsumexp(each, -1).sum()
 
         key_warm, key_draw = jax.random.split(key)

@@ -38,7 +38,9 @@ def to_arviz(fit: Fit, *, log_likelihood: bool = True, posterior_predictive: boo
             groups["posterior_predictive"] = fit.sample_predictive()
         groups["observed_data"], groups["constant_data"] = data_groups(fit.problem)
     tree = xr.DataTree.from_dict({k: v for k, v in groups.items() if v is not None})
-    tree.attrs.update({"inference_library": "ppl_lvm", "model": fit.model.describe(), "engine": str(fit.engine)})
+    tree.attrs.update(
+        {"inference_library": "ppl_lvm", "model": fit.model.describe(), "engine": str(fit.engine)}
+    )
     return tree
 
 
@@ -61,7 +63,11 @@ def log_likelihood_group(fit: Fit) -> xr.Dataset | None:
         return None  # no density per datum: the model says why when asked by log_predictive
     chains, size = fit.posterior.sizes["chain"], fit.posterior.sizes["draw"]
     shape = (chains, size) if len(terms) == chains * size else (1, len(terms))
-    name = next(s.name for s in problem.sites.values() if s.kind == "observed" and s.name not in problem.model.held_sites)
+    name = next(
+        s.name
+        for s in problem.sites.values()
+        if s.kind == "observed" and s.name not in problem.model.held_sites
+    )
     plate = problem.data_plate or "row"
     coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), plate: _rows(problem)}
     data = {name: (("chain", "draw", plate), terms.reshape(*shape, -1))}
@@ -69,7 +75,7 @@ def log_likelihood_group(fit: Fit) -> xr.Dataset | None:
 
 
 def _rows(problem: Problem) -> Any:
-    labels = problem.coords.get(problem.data_plate)
+    labels = problem.coords.get(problem.data_plate or "")
     return labels if labels is not None else np.arange(problem.num_data or 0)
 
 
@@ -105,7 +111,9 @@ def data_groups(problem: Problem) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def _argument_dims(problem: Problem, name: str, value: np.ndarray) -> tuple[str, ...]:
-    observed = next((s for s in problem.sites.values() if s.kind == "observed" and s.shape == value.shape), None)
+    observed = next(
+        (s for s in problem.sites.values() if s.kind == "observed" and s.shape == value.shape), None
+    )
     if observed is not None:
         return problem.dims[observed.name]
     first = (problem.data_plate,) if name in problem.batched and problem.data_plate else ()

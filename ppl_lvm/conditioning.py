@@ -14,7 +14,7 @@ from ppl_lvm.result import Fit
 
 
 def condition(model: Any, given: Fit | Mapping[str, Any]) -> Conditioned:
-    """The model with params (from a fit) or latent sites (from a mapping) held fixed: all is conditional on them.
+    """The model with params (from a fit) or latent sites (from a mapping) held fixed.
 
     ``lvm.condition(model, fit)`` holds the model's ``pyro.param`` statements (network weights) at the
     fit's values, so that the latents' posterior given them can be sampled; for a point (EM) the latent

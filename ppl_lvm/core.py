@@ -126,6 +126,10 @@ class AbstractModel(ABC):
         """Values at which ``pyro.param`` statements are held (see :func:`ppl_lvm.condition`)."""
         return {}
 
+    def label_features(self, values: Values) -> Array:
+        """Real coordinates (..., k, f) by which labels are recognised (see :mod:`ppl_lvm.relabel`)."""
+        raise ValueError(f"{self.describe()} has no exchangeable labels.")
+
     @property
     def held_sites(self) -> tuple[str, ...]:
         """Latent sites held at given values: everything is conditional on them."""
@@ -197,13 +201,14 @@ class Model(AbstractModel):
     dims: Mapping[str, tuple[str, ...]] | None = None  # type: ignore[assignment]  # {} in __post_init__
 
     def __post_init__(self) -> None:
-        function, guide = self.function, self.guide
+        function: Any = self.function
+        guide = self.guide
         if isinstance(function, Program):
             function, guide = function.model, guide or function.guide
         for name, value in (("function", function), ("guide", guide)):
             if value is not None and not callable(value):
                 raise TypeError(f"Model({name}=...): expected a callable, got {type(value).__name__}.")
-        twin = self.numpyro
+        twin: Any = self.numpyro
         if twin is not None and not isinstance(twin, Program):
             if not callable(twin):
                 raise TypeError(
@@ -231,7 +236,7 @@ class Model(AbstractModel):
     def bind(self, raw: Any, *, fitting: bool = True) -> Data:
         from ppl_lvm.data import bind_arguments
 
-        return bind_arguments(raw, self.function, name=self.describe())
+        return bind_arguments(raw, self.pyro.model, name=self.describe())
 
 
 def as_model(model: Any) -> AbstractModel:
@@ -327,9 +332,7 @@ class Problem:
     batched: tuple[str, ...] = ()
 
     def latents(self, *, discrete: bool | None = None) -> list[Site]:
-        return [
-            s for s in self.sites.values() if s.kind == "latent" and discrete in (None, s.discrete)
-        ]
+        return [s for s in self.sites.values() if s.kind == "latent" and discrete in (None, s.discrete)]
 
     @property
     def params(self) -> tuple[str, ...]:

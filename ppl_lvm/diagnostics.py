@@ -78,7 +78,7 @@ def invariants_of(fit: Fit, draws: xr.Dataset) -> xr.Dataset:
     )
 
 
-def moments(fit: Fit, dataset: xr.Dataset) -> dict[str, Any]:
+def moments(fit: Fit, dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
     """Mean, sd, their Monte Carlo errors and ESS of every variable of ``dataset`` (one per entry).
 
     Chains: arviz-stats' ESS and MCSE. Independent draws: sd / sqrt(s). Weighted draws: from the
@@ -92,7 +92,7 @@ def moments(fit: Fit, dataset: xr.Dataset) -> dict[str, Any]:
     return _independent_moments(dataset)
 
 
-def _chain_moments(dataset: xr.Dataset) -> dict[str, Any]:
+def _chain_moments(dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
     from arviz_stats.base import array_stats
 
     def ess(x: np.ndarray, method: str) -> np.ndarray:
@@ -106,7 +106,7 @@ def _chain_moments(dataset: xr.Dataset) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # constant entries (a Cholesky factor's zeros) have no ESS
             mean_ess, sd_ess = ess(x, "mean"), ess(x, "sd")
             sd = x.std((0, 1), ddof=1)
-            out[name] = {
+            out[str(name)] = {
                 "mean": x.mean((0, 1)),
                 "sd": sd,
                 "mcse_mean": sd / np.sqrt(mean_ess),
@@ -122,7 +122,7 @@ def _safe(x: Any) -> np.ndarray:
     return np.asarray(x, dtype=float)
 
 
-def _independent_moments(dataset: xr.Dataset) -> dict[str, Any]:
+def _independent_moments(dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
     out = {}
     for name, var in dataset.data_vars.items():
         x = var.transpose("chain", "draw", ...).values.reshape(-1, *var.shape[2:])
@@ -132,7 +132,7 @@ def _independent_moments(dataset: xr.Dataset) -> dict[str, Any]:
         with np.errstate(all="ignore"):
             mcse_sd = np.sqrt(np.maximum(fourth - sd**4, 0) / s) / (2 * sd)
         same = np.full(sd.shape, float(s))
-        out[name] = {
+        out[str(name)] = {
             "mean": x.mean(0),
             "sd": sd,
             "mcse_mean": sd / math.sqrt(s),
@@ -143,7 +143,7 @@ def _independent_moments(dataset: xr.Dataset) -> dict[str, Any]:
     return out
 
 
-def _weighted_moments(fit: Fit, dataset: xr.Dataset) -> dict[str, Any]:
+def _weighted_moments(fit: Fit, dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
     proposal = weighted_quantities(fit, list(dataset.data_vars))
     weights = np.exp(fit.sample_stats["log_weight"].values.reshape(-1))  # type: ignore[index]  # kept with them
     out = {}
@@ -156,7 +156,7 @@ def _weighted_moments(fit: Fit, dataset: xr.Dataset) -> dict[str, Any]:
             error = np.sqrt((w**2 * (var - mean) ** 2).sum(0))
             error_sd = np.sqrt((w**2 * ((var - mean) ** 2 - variance) ** 2).sum(0)) / (2 * sd)
             ess = np.full(sd.shape, 1.0 / (weights**2).sum())
-        out[name] = {
+        out[str(name)] = {
             "mean": mean,
             "sd": sd,
             "mcse_mean": error,
@@ -201,18 +201,18 @@ def summary(fit: Fit, *, prob: float = 0.89) -> pd.DataFrame:
     found = moments(fit, dataset)
     tail = (1 - prob) / 2
     low, high = f"eti{prob * 100:g}_lb", f"eti{prob * 100:g}_ub"
-    rows = {}
+    table: dict[str, dict[str, Any]] = {}
     for name, figures in found.items():
         x = dataset[name].transpose("chain", "draw", ...).values
         ends = np.quantile(x.reshape(-1, *x.shape[2:]), [tail, 1 - tail], axis=0)
         for index in np.ndindex(figures["mean"].shape):
             if not figures["sd"][index] > 0:
                 continue  # structural constants, such as the zeros of a Cholesky factor
-            row = {"mean": figures["mean"][index], "sd": figures["sd"][index]}
+            row: dict[str, Any] = {"mean": figures["mean"][index], "sd": figures["sd"][index]}
             row |= {low: ends[0][index], high: ends[1][index]}
             row |= {k: v[index] for k, v in figures.items() if k not in ("mean", "sd")}
-            rows[entry_label(dataset[name], index)] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+            table[entry_label(dataset[name], index)] = row
+    return pd.DataFrame.from_dict(table, orient="index")
 
 
 def entry_label(variable: xr.DataArray, index: tuple[int, ...]) -> str:
@@ -257,15 +257,23 @@ def _chain_findings(fit: Fit) -> list[Finding]:
     out = []
     if chains > 1:
         level: Any = "ok" if rhat <= 1.01 else "warning" if rhat <= 1.05 else "error"
-        out.append(Finding(level, "r_hat", rhat, f"largest R-hat {rhat:.3f} over {chains} chains (good: 1.01 or less)"))
+        out.append(
+            Finding(
+                level, "r_hat", rhat, f"largest R-hat {rhat:.3f} over {chains} chains (good: 1.01 or less)"
+            )
+        )
     level = "ok" if ess >= 100 * chains else "warning" if ess >= 50 else "error"
-    out.append(Finding(level, "ess", ess, f"smallest effective sample size {ess:.0f} (good: {100 * chains} or more)"))
+    out.append(
+        Finding(level, "ess", ess, f"smallest effective sample size {ess:.0f} (good: {100 * chains} or more)")
+    )
     divergences = int(fit.status.details.get("divergences", 0))
     if divergences:
         share = divergences / (chains * fit.posterior.sizes["draw"])
         level = "warning" if share < 0.01 else "error"
         out.append(
-            Finding(level, "divergences", divergences, f"{divergences} transitions diverged: raise target_accept")
+            Finding(
+                level, "divergences", divergences, f"{divergences} transitions diverged: raise target_accept"
+            )
         )
     return out
 

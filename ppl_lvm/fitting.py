@@ -115,6 +115,7 @@ def engines_for(model: Any, data: Any) -> dict[str, str | None]:
 
 def _trace(model: AbstractModel, arguments: Mapping[str, Any], dtype: str) -> dict[str, Site]:
     from ppl_lvm.backends._pyro_trace import trace_sites
+
     with torch_session(0, dtype):
         return trace_sites(model, arguments, model.describe())
 
@@ -143,9 +144,7 @@ def _assemble(
     names = {n: _dim_names(s, {**model.dims, **dims}.get(n)) for n, s in sites.items()}
     names |= {k: tuple(v) for k, v in model.dims.items() if k not in sites}
     batched = _batched(model, arguments, size)
-    return Problem(
-        model, data, arguments, sites, plate, size, nesting, dtype, names, labels, batched
-    )
+    return Problem(model, data, arguments, sites, plate, size, nesting, dtype, names, labels, batched)
 
 
 def _data_plate(model: AbstractModel, sites: Mapping[str, Site]) -> str | None:
@@ -196,9 +195,7 @@ def _batched(model: AbstractModel, arguments: Mapping[str, Any], size: int | Non
         if unknown:
             raise ValueError(f"batched: unknown arguments {unknown}; there are {sorted(arguments)}.")
         return model.batched
-    return tuple(
-        k for k, v in arguments.items() if isinstance(v, np.ndarray) and v.ndim and len(v) == size
-    )
+    return tuple(k for k, v in arguments.items() if isinstance(v, np.ndarray) and v.ndim and len(v) == size)
 
 
 def _session(backend: str, seed: int, dtype: str) -> Any:

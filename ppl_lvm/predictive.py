@@ -45,7 +45,9 @@ def sample_prior(model: Any, data: Any, *, num_draws: int = 500, seed: int = 0) 
         latent, observed = forward(problem, None, num_draws)
     groups = {
         "prior": chain_dataset(problem, {k: v[None] for k, v in latent.items()}, kind="independent"),
-        "prior_predictive": chain_dataset(problem, {k: v[None] for k, v in observed.items()}, kind="independent"),
+        "prior_predictive": chain_dataset(
+            problem, {k: v[None] for k, v in observed.items()}, kind="independent"
+        ),
     }
     return xr.DataTree.from_dict(groups)
 
@@ -99,7 +101,9 @@ class PredictiveCheck:
         return plot_check(self)
 
 
-def check(fit: Fit, statistic: Callable[[Any], float], *, num_draws: int = 500, seed: int = 0) -> PredictiveCheck:
+def check(
+    fit: Fit, statistic: Callable[[Any], float], *, num_draws: int = 500, seed: int = 0
+) -> PredictiveCheck:
     """T(x_rep) against T(x); ``statistic`` takes the observed array (or a mapping, if several sites).
 
     Raises
@@ -269,8 +273,8 @@ def latents(fit: Fit, data: Any, *, num_draws: int = 200, seed: int = 0) -> xr.D
     missing = [s.name for s in problem.latents(discrete=False) if s.name not in values]
     if missing:
         raise ValueError(
-            f"latents: sites {missing} belong to the rows of the fit; at new data fit them again, or give the "
-            "model an amortised guide."
+            f"latents: sites {missing} belong to the rows of the fit; at new data fit them again, or give "
+            "the model an amortised guide."
         )
     if not names and not known:
         raise ValueError(f"{fit.model.describe()} has no local latents.")

@@ -56,7 +56,9 @@ def rank(fits: Mapping[str, Fit], by: str = "loo", *, data: Any = None) -> pd.Da
 def _check_data(fits: Mapping[str, Fit]) -> None:
     sizes = {name: fit.meta.get("num_data") for name, fit in fits.items()}
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"fits: fitted to different data (rows: {sizes}); rank takes models of the same data.")
+        raise ValueError(
+            f"fits: fitted to different data (rows: {sizes}); rank takes models of the same data."
+        )
 
 
 def _by_loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
@@ -64,7 +66,9 @@ def _by_loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
 
     points = [n for n, f in fits.items() if f.is_point]
     if points:
-        raise ValueError(f"by: {points} are points, which LOO cannot rank; use by='bic', or fit with SVI or NUTS.")
+        raise ValueError(
+            f"by: {points} are points, which LOO cannot rank; use by='bic', or fit with SVI or NUTS."
+        )
     table = arviz_stats.compare({name: loo(fit) for name, fit in fits.items()})
     return table
 
@@ -76,8 +80,8 @@ def loo(fit: Fit) -> Any:
     tree = fit.to_arviz()
     if "log_likelihood" not in tree.children:
         raise ValueError(
-            f"{fit.model.describe()}: no log likelihood per datum (no data plate, or the fit was loaded without "
-            "its data); use by='heldout'."
+            f"{fit.model.describe()}: no log likelihood per datum (no data plate, or the fit was loaded "
+            "without its data); use by='heldout'."
         )
     drawn = tree["posterior"].sizes
     used = tree["log_likelihood"].sizes
@@ -121,8 +125,8 @@ def _by_evidence(fits: Mapping[str, Fit]) -> pd.DataFrame:
     conditional = {n: e.conditional_on for n, e in found.items() if e.conditional_on}
     if conditional and len(conditional) < len(found):
         raise ValueError(
-            f"by: the evidence of {sorted(conditional)} is conditional on params and that of the others is not; "
-            "they cannot be ranked against each other."
+            f"by: the evidence of {sorted(conditional)} is conditional on params and that of the others is "
+            "not; they cannot be ranked against each other."
         )
     ends = {n: e.interval() for n, e in found.items()}
     rows = {}

@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-
 _TRIAL = 100
 
 
@@ -172,7 +171,9 @@ def _pivot(fit: Any, size: int) -> int:
     return 0
 
 
-def apply_orders(fit: Any, values: Mapping[str, np.ndarray], orders: np.ndarray, axes: Mapping[str, Any]) -> Any:
+def apply_orders(
+    fit: Any, values: Mapping[str, np.ndarray], orders: np.ndarray, axes: Mapping[str, Any]
+) -> Any:
     """The fit with relabelled values written back and the permutations recorded."""
     import xarray as xr
 

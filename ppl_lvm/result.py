@@ -203,7 +203,11 @@ class Fit:
 
 
 def chain_dataset(
-    problem: Problem | None, values: Mapping[str, np.ndarray], *, kind: str, event_dims: Mapping[str, Any] | None = None
+    problem: Problem | None,
+    values: Mapping[str, np.ndarray],
+    *,
+    kind: str,
+    event_dims: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Arrays (chain, draw, ...) as a Dataset with named dimensions.
 

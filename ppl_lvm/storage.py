@@ -88,7 +88,11 @@ def load(path: str | Path, *, model: Any = None) -> Fit:
         groups=groups,
         log_likelihood=record["log_likelihood"],
         num_parameters=record["num_parameters"],
-        status=Status(Outcome[record["status"]["outcome"]], record["status"]["details"], tuple(record["status"]["messages"])),
+        status=Status(
+            Outcome[record["status"]["outcome"]],
+            record["status"]["details"],
+            tuple(record["status"]["messages"]),
+        ),
         meta=record["meta"],
     )
     if (folder / "data.nc").exists():
@@ -120,7 +124,7 @@ def _record(fit: Fit) -> dict[str, Any]:
 
 
 def _engine_record(engine: Engine) -> dict[str, Any]:
-    settings = {}
+    settings: dict[str, Any] = {}
     for spec in dataclasses.fields(engine):
         value = getattr(engine, spec.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, (type, Fit)):
@@ -133,7 +137,11 @@ def _engine_record(engine: Engine) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return f"{type(value.engine).__name__} fit" if isinstance(value, Fit) else getattr(value, "__name__", repr(value))
+    return (
+        f"{type(value.engine).__name__} fit"
+        if isinstance(value, Fit)
+        else getattr(value, "__name__", repr(value))
+    )
 
 
 def _data_group(fit: Fit) -> xr.Dataset:
@@ -173,7 +181,9 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("program") != "ppl_lvm":
         raise ValueError(f"{path}: not written by ppl_lvm.")
     if record.get("format") != FORMAT:
-        raise ValueError(f"{path}: format {record.get('format')}, and this version reads {FORMAT}; upgrade ppl_lvm.")
+        raise ValueError(
+            f"{path}: format {record.get('format')}, and this version reads {FORMAT}; upgrade ppl_lvm."
+        )
     wanted = {"backend", "engine", "model", "evidence", "log_likelihood", "num_parameters", "status", "meta"}
     if not wanted <= set(record):
         raise ValueError(f"{path}: damaged, {sorted(wanted - set(record))} are missing; save the fit again.")
@@ -189,12 +199,15 @@ def _model_of(record: dict[str, Any], model: Any, folder: Path) -> AbstractModel
     name = saved.get("model")
     if name is None:
         raise ValueError(
-            f"{folder}: a fit of the plain function {saved.get('describe')!r}; pass it as lvm.load(path, model=function)."
+            f"{folder}: a fit of the plain function {saved.get('describe')!r}; pass it as "
+            "lvm.load(path, model=function)."
         )
     if name not in models.__all__:
         raise ValueError(f"{folder / 'fit.json'}: unknown model {name!r}; upgrade ppl_lvm.")
     try:
-        return getattr(models, name)(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved["settings"].items()})
+        return getattr(models, name)(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in saved["settings"].items()}
+        )
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(f"{folder / 'fit.json'}: the model's settings are damaged ({error}).") from None
 
@@ -271,7 +284,9 @@ def _read_tree(path: Path) -> dict[str, Any]:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             groups = {name: node.to_dataset().load() for name, node in tree.children.items()}
     except Exception as error:  # h5py raises many kinds on damaged files
-        raise ValueError(f"{path}: damaged or not netCDF ({type(error).__name__}); save the fit again.") from None
+        raise ValueError(
+            f"{path}: damaged or not netCDF ({type(error).__name__}); save the fit again."
+        ) from None
     for name, dataset in groups.items():
         for key, var in dataset.data_vars.items():
             if var.attrs.get("dtype_was") == "bool":

@@ -47,7 +47,9 @@ def exact_log_evidence(x: np.ndarray) -> float:
     terms = []
     for labels in itertools.product(range(K), repeat=n):
         counts = np.bincount(labels, minlength=K)
-        log_labels = gammaln(K * alpha) - gammaln(n + K * alpha) + (gammaln(counts + alpha) - gammaln(alpha)).sum()
+        log_labels = (
+            gammaln(K * alpha) - gammaln(n + K * alpha) + (gammaln(counts + alpha) - gammaln(alpha)).sum()
+        )
         members = [subsets[tuple(int(z == k) for z in labels)] for k in range(K)]
         terms.append(log_labels + sum(members))
     return float(logsumexp(terms))

@@ -48,7 +48,7 @@ def build_guide(
 
 def _rank(size: int) -> int:
     """Pyro's rule for a low-rank Gaussian."""
-    return max(1, int(round(size**0.5)))
+    return max(1, round(size**0.5))
 
 
 def _standard_log_prob(noise: Any) -> Any:
@@ -126,7 +126,9 @@ def _program_guide(
     sites = [n for n, s in first.items() if s["type"] == "sample"]
     missing = sorted(set(density.shapes) - set(sites))
     if missing:
-        raise ValueError(f"guide: lacks sites {missing}; it must declare the model's latents {sorted(density.shapes)}.")
+        raise ValueError(
+            f"guide: lacks sites {missing}; it must declare the model's latents {sorted(density.shapes)}."
+        )
     maps = {
         n: biject_to(s["kwargs"].pop("constraint", _real())) for n, s in first.items() if s["type"] == "param"
     }

@@ -70,7 +70,9 @@ def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple
     arrays, statics = {}, []
     for name, value in arguments.items():
         if isinstance(value, (np.ndarray, Mapping)):
-            arrays[name] = jax.tree_util.tree_map(jnp.asarray, dict(value) if isinstance(value, Mapping) else value)
+            arrays[name] = jax.tree_util.tree_map(
+                jnp.asarray, dict(value) if isinstance(value, Mapping) else value
+            )
         else:
             statics.append((name, value))
     return arrays, tuple(statics)
@@ -103,7 +105,9 @@ def _build(problem: Problem, data: dict, statics: tuple, key: Any) -> Density:
     shapes = {
         n: tuple(biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"]))) for n, s in latent.items()
     }
-    enumerable = [n for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"] and _discrete(s)]
+    enumerable = [
+        n for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"] and _discrete(s)
+    ]
     plate = problem.data_plate
     local = tuple(n for n, s in latent.items() if _in_plate(s, plate))
     functions = _Functions(model, shapes, plate, bool(enumerable))
@@ -250,7 +254,8 @@ def _check_twin(problem: Problem, latent: Mapping[str, Any]) -> None:
     for name, shape in ours.items():
         if shape != theirs[name]:
             raise ValueError(
-                f"numpyro: site {name!r} has shape {theirs[name]} in the twin and {shape} in the Pyro program."
+                f"numpyro: site {name!r} has shape {theirs[name]} in the twin and {shape} in the Pyro "
+                "program; they must be the same."
             )
 
 

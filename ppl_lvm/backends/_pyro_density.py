@@ -17,7 +17,6 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.ops.contract import contract_to_tensor
-
 from pyro.poutine.messenger import Messenger
 
 from ppl_lvm.backends._pyro_trace import HoldParams, to_torch
@@ -94,7 +93,7 @@ def traced_terms(problem: Problem, trace: Any, *, particles: bool = True, prior:
     outside = OrderedDict((o, t) for o, t in factors.items() if data not in o)
     if _enum_symbols(inside, enum_dims) & _enum_symbols(outside, enum_dims):
         return Terms(_contract(factors, enum_dims, keep), None, None)
-    local = _contract(inside, enum_dims, keep | {data})
+    local: Any = _contract(inside, enum_dims, keep | {data})
     if particles and local._pyro_dims.index(symbols[PARTICLES]) > local._pyro_dims.index(data):
         local = local.transpose(-1, -2)
     rest = _contract(outside, enum_dims, keep) if outside else torch.zeros(local.shape[:-1])
@@ -130,14 +129,12 @@ def log_density(
     num = len(next(iter(tensors.values())))
     runner = _runner(problem, args, tensors, params, prior)
     with torch.no_grad():
-        parts = [
-            runner({k: v[i : i + chunk] for k, v in tensors.items()}) for i in range(0, num, chunk)
-        ]
+        parts = [runner({k: v[i : i + chunk] for k, v in tensors.items()}) for i in range(0, num, chunk)]
     total = torch.cat([p.total for p in parts]).numpy()
     if parts[0].per_datum is None:
         return total, None, None
-    rest = torch.cat([p.rest for p in parts]).numpy()  # type: ignore[misc]  # set with per_datum
-    return total, rest, torch.cat([p.per_datum for p in parts]).numpy()  # type: ignore[misc]
+    rest = torch.cat([p.rest for p in parts if p.rest is not None]).numpy()
+    return total, rest, torch.cat([p.per_datum for p in parts if p.per_datum is not None]).numpy()
 
 
 def _runner(

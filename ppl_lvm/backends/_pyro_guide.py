@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -116,10 +116,7 @@ def log_q_of(trace: Any, problem: Problem, num_particles: int) -> tuple[torch.Te
 def values_of(trace: Any, problem: Problem) -> dict[str, torch.Tensor]:
     """Values (s, *site.shape) of the model's continuous latent sites in a guide's trace."""
     nesting = problem.max_plate_nesting
-    return {
-        s.name: gather(trace.nodes[s.name]["value"], s, nesting)
-        for s in problem.latents(discrete=False)
-    }
+    return {s.name: gather(trace.nodes[s.name]["value"], s, nesting) for s in problem.latents(discrete=False)}
 
 
 def draw(
@@ -183,7 +180,7 @@ def _base_values(problem: Problem, guide: Any, values: dict[str, torch.Tensor]) 
     placed = {k: spread(v, sites[k], nesting) for k, v in values.items()}
     if not isinstance(guide, autoguide.AutoGuide):
         return placed
-    nodes = dict(guide.prototype_trace.iter_stochastic_nodes())
+    nodes = dict(cast(Any, guide.prototype_trace).iter_stochastic_nodes())
     free = {k: biject_to(nodes[k]["fn"].support).inv(v) for k, v in placed.items()}
     if isinstance(guide, autoguide.AutoNormal):
         return {f"{k}_unconstrained": v for k, v in free.items()}

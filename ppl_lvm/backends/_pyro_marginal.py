@@ -50,8 +50,8 @@ def per_datum_terms(
 def _split_or_raise(problem: Problem, per_datum: np.ndarray | None) -> np.ndarray:
     if per_datum is None:
         raise ValueError(
-            f"{problem.model.describe()}: a discrete site outside the data plate ties rows together, so there "
-            "is no density per datum."
+            f"{problem.model.describe()}: a discrete site outside the data plate ties rows together, so "
+            "there is no density per datum."
         )
     return per_datum
 
@@ -59,14 +59,18 @@ def _split_or_raise(problem: Problem, per_datum: np.ndarray | None) -> np.ndarra
 def _fit_normal(problem: Problem, site: Site, draws: np.ndarray) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """(transform, mean, sd) of a local site's draws in unconstrained space."""
     with torch.no_grad(), HoldParams(problem.model.fixed_params):
-        nodes = poutine.trace(problem.model.pyro.model).get_trace(**to_torch(problem.arguments)).nodes
+        nodes: Any = poutine.trace(problem.model.pyro.model).get_trace(**to_torch(problem.arguments)).nodes
     transform = biject_to(nodes[site.name]["fn"].support)
     free = transform.inv(to_torch(np.asarray(draws)))
     return transform, free.mean(0), _WIDER * free.std(0) + 1e-8
 
 
 def _integrate(
-    problem: Problem, shared: Mapping[str, np.ndarray], local: list[Site], normal: Any, params: Mapping[str, Any]
+    problem: Problem,
+    shared: Mapping[str, np.ndarray],
+    local: list[Site],
+    normal: Any,
+    params: Mapping[str, Any],
 ) -> np.ndarray:
     """log of the mean weight over proposals, (n,), at one draw of the globals."""
     half = PROPOSALS // 2 if normal is not None else PROPOSALS
@@ -91,11 +95,13 @@ def _from_prior(
     problem: Problem, shared: Mapping[str, np.ndarray], local: list[Site], num: int, params: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
     args = to_torch(problem.arguments)
-    fixed = poutine.condition(problem.model.pyro.model, data={k: to_torch(np.asarray(v)) for k, v in shared.items()})
+    fixed = poutine.condition(
+        problem.model.pyro.model, data={k: to_torch(np.asarray(v)) for k, v in shared.items()}
+    )
     rows = []
     with torch.no_grad(), HoldParams({**problem.model.fixed_params, **params}):
         for _ in range(num):
-            nodes = poutine.trace(fixed).get_trace(**args).nodes
+            nodes: Any = poutine.trace(fixed).get_trace(**args).nodes
             rows.append({s.name: nodes[s.name]["value"] for s in local})
     return {s.name: torch.stack([r[s.name] for r in rows]) for s in local}
 

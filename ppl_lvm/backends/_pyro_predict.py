@@ -18,7 +18,10 @@ Arrays = dict[str, np.ndarray]
 
 
 def forward(
-    problem: Problem, values: Mapping[str, np.ndarray] | None, num: int, params: Mapping[str, Any] | None = None
+    problem: Problem,
+    values: Mapping[str, np.ndarray] | None,
+    num: int,
+    params: Mapping[str, Any] | None = None,
 ) -> tuple[Arrays, Arrays]:
     """Run the program ``num`` times with observations simulated: (latent, observed), leading (num,).
 
@@ -27,17 +30,20 @@ def forward(
     args = to_torch(problem.arguments)
     tensors = {k: to_torch(v) for k, v in (values or {}).items()}
     latent = [s.name for s in problem.sites.values() if s.kind in ("latent", "deterministic")]
-    seen = [s.name for s in problem.sites.values() if s.kind == "observed" and not _is_factor(problem, s.name)]
+    seen = [
+        s.name for s in problem.sites.values() if s.kind == "observed" and not _is_factor(problem, s.name)
+    ]
     free = poutine.uncondition(problem.model.pyro.model)
     rows: list[dict[str, torch.Tensor]] = []
     with torch.no_grad(), HoldParams({**problem.model.fixed_params, **(params or {})}):
         for i in range(num):
             fixed = poutine.condition(free, data={k: v[i] for k, v in tensors.items()}) if tensors else free
             try:
-                nodes = poutine.trace(fixed).get_trace(**args).nodes
+                nodes: Any = poutine.trace(fixed).get_trace(**args).nodes
             except NotImplementedError as error:
                 raise ValueError(
-                    f"{problem.model.describe()}: a site cannot be simulated ({error}); give it a proper prior."
+                    f"{problem.model.describe()}: a site cannot be simulated ({error}); give it a proper "
+                    "prior."
                 ) from error
             rows.append({name: nodes[name]["value"] for name in latent + seen if name in nodes})
     stacked = {k: torch.stack([r[k] for r in rows]).numpy() for k in rows[0]}
@@ -52,13 +58,19 @@ def _is_factor(problem: Problem, name: str) -> bool:
 def observed(problem: Problem) -> Arrays:
     """Observed values by site (factors left out)."""
     with torch.no_grad(), HoldParams(problem.model.fixed_params):
-        nodes = poutine.trace(problem.model.pyro.model).get_trace(**to_torch(problem.arguments)).nodes
-    names = [s.name for s in problem.sites.values() if s.kind == "observed" and not _is_factor(problem, s.name)]
+        nodes: Any = poutine.trace(problem.model.pyro.model).get_trace(**to_torch(problem.arguments)).nodes
+    names = [
+        s.name for s in problem.sites.values() if s.kind == "observed" and not _is_factor(problem, s.name)
+    ]
     return {n: nodes[n]["value"].numpy() for n in names}
 
 
 def conditional_discrete(
-    problem: Problem, values: Mapping[str, np.ndarray], params: Mapping[str, Any], names: list[str], chunk: int = 200
+    problem: Problem,
+    values: Mapping[str, np.ndarray],
+    params: Mapping[str, Any],
+    names: list[str],
+    chunk: int = 200,
 ) -> Arrays:
     """Draws of discrete sites given data and continuous sites at ``values`` (s, ...): (s, ...)."""
     args = to_torch(problem.arguments)

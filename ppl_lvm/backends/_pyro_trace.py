@@ -83,11 +83,7 @@ def trace_sites(model: AbstractModel, arguments: Mapping[str, Any], owner: str) 
     except Exception as error:  # the user's own code: anything can come out of it
         reason = str(error).split("\n")[0]
         raise ValueError(f"model: {owner} failed when run once on the data: {reason}") from error
-    sites = {
-        name: site
-        for name, node in trace.nodes.items()
-        if (site := _read(name, node)) is not None
-    }
+    sites = {name: site for name, node in trace.nodes.items() if (site := _read(name, node)) is not None}
     if not any(s.kind in ("latent", "observed") for s in sites.values()):
         raise ValueError(f"model: {owner} has no pyro.sample statement.")
     return sites
@@ -111,9 +107,7 @@ def _read(name: str, node: Mapping[str, Any]) -> Site | None:
     if node["type"] != "sample" or type(node["fn"]).__name__ == "_Subsample":
         return None
     fn, value = node["fn"], node["value"]
-    plates = tuple(
-        Plate(f.name, f.dim, _plate_size(name, f)) for f in node["cond_indep_stack"]
-    )
+    plates = tuple(Plate(f.name, f.dim, _plate_size(name, f)) for f in node["cond_indep_stack"])
     kind = "latent"
     if node["infer"].get("_deterministic"):
         kind = "deterministic"

@@ -27,7 +27,9 @@ def weigh(engine: ImportanceSampling, problem: Problem, run: Run, params: dict[s
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
         if isinstance(engine.proposal, str):
-            draw = cached(("prior", density.key), lambda: jax.jit(jax.vmap(_prior(density), in_axes=(0, None, None))))
+            draw = cached(
+                ("prior", density.key), lambda: jax.jit(jax.vmap(_prior(density), in_axes=(0, None, None)))
+            )
             keys = jax.random.split(jax.random.key(run.seed), engine.num_samples)
             values, log_p, log_q = draw(keys, data, held)
             return {k: np.asarray(v) for k, v in values.items()}, np.asarray(log_p), np.asarray(log_q), ""

@@ -26,7 +26,7 @@ class Kernel(NamedTuple):
         real = jnp.zeros((), dtype)
         names = ("lp", "energy", "acceptance_rate", "step_size")
         count = jnp.zeros((), jnp.int32)
-        return {k: real for k in names} | {
+        return dict.fromkeys(names, real) | {
             "diverging": jnp.zeros((), bool),
             "n_steps": count,
             "tree_depth": count,

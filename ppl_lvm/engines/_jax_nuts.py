@@ -70,7 +70,9 @@ def _run_chains(
     start, advance = _compiled(engine, density, data, params, points, keys, method == "vectorized")
     if method == "vectorized":
         with bar(engine.num_warmup + engine.num_samples, "NUTS", progress) as tick:
-            chain = _drive(engine, start(points, keys, data, params), advance, keys, data, params, tick, progress)
+            chain = _drive(
+                engine, start(points, keys, data, params), advance, keys, data, params, tick, progress
+            )
         whole = jax.tree_util.tree_map(np.asarray, (chain.draws, chain.stats))
         return [Chain(None, whole[0][i], {k: v[i] for k, v in whole[1].items()}) for i in range(len(keys))]
 
@@ -95,7 +97,14 @@ def _run_chains(
 
 
 def _drive(
-    engine: NUTS, chain: Chain, advance: Callable, key: Any, data: Any, params: Any, tick: Callable, progress: bool
+    engine: NUTS,
+    chain: Chain,
+    advance: Callable,
+    key: Any,
+    data: Any,
+    params: Any,
+    tick: Callable,
+    progress: bool,
 ) -> Chain:
     total = engine.num_warmup + engine.num_samples
     block = max(1, total // 20) if progress else total
@@ -111,8 +120,9 @@ def _compiled(
     engine: NUTS, density: Density, data: Any, params: Any, points: Any, keys: Any, vectorized: bool
 ) -> tuple[Callable, Callable]:
     """(start, advance) compiled ahead of time, so that threads share one executable."""
-    settings = (engine.num_warmup, engine.num_samples, engine.target_accept, engine.max_tree_depth,
-                engine.dense_mass, engine.kernel, vectorized, engine.num_chains if vectorized else 1)  # fmt: skip
+    steps = (engine.num_warmup, engine.num_samples, engine.target_accept, engine.max_tree_depth)
+    layout = engine.num_chains if vectorized else 0
+    settings = (*steps, engine.dense_mass, engine.kernel, layout)
     key = ("nuts", density.key, settings, signature((data, params)))
 
     def build() -> tuple[Callable, Callable]:

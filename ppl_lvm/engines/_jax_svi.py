@@ -60,9 +60,7 @@ def _optimise(
     steps = engine.steps_for(problem)
     optimiser = optax.chain(
         optax.clip_by_global_norm(engine.clip_norm),
-        optax.adam(
-            optax.exponential_decay(engine.learning_rate, steps, engine.learning_rate_decay)
-        ),
+        optax.adam(optax.exponential_decay(engine.learning_rate, steps, engine.learning_rate_decay)),
     )
     params = guide.init(jax.random.key(run.seed + 2))
     state = optimiser.init(params)
@@ -115,7 +113,7 @@ def _rows(engine: SVI, problem: Problem, key: Any, data: Any) -> Any:
     """The data of one step: all, or rows drawn without replacement."""
     if engine.batch_size is None:
         return data
-    rows = jax.random.choice(key, problem.num_data, (engine.batch_size,), replace=False)
+    rows = jax.random.choice(key, problem.num_data or 0, (engine.batch_size,), replace=False)
     return {k: v[rows] if k in problem.batched else v for k, v in data.items()}
 
 
@@ -141,5 +139,3 @@ def _loss(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Call
         return -spread / power
 
     return loss
-
-

@@ -6,7 +6,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 import torch
 from pyro import poutine
 
@@ -56,6 +55,6 @@ def prior_draws(problem: Problem, params: dict[str, np.ndarray], num: int) -> di
     rows = []
     with torch.no_grad(), HoldParams({**problem.model.fixed_params, **params}):
         for _ in range(num):
-            nodes = poutine.trace(problem.model.pyro.model).get_trace(**args).nodes
+            nodes: Any = poutine.trace(problem.model.pyro.model).get_trace(**args).nodes
             rows.append({name: nodes[name]["value"] for name in names})
     return {name: torch.stack([r[name] for r in rows]).numpy() for name in names}

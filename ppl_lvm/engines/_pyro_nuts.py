@@ -43,7 +43,12 @@ def sample(
 
 
 def _one_chain(
-    engine: NUTS, problem: Problem, model: Callable[..., Any], args: Any, start: dict, tick: Callable[..., None]
+    engine: NUTS,
+    problem: Problem,
+    model: Callable[..., Any],
+    args: Any,
+    start: dict,
+    tick: Callable[..., None],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     values = {k: to_torch(np.asarray(v, dtype=problem.dtype)) for k, v in start.items()}
     kernel = PyroNUTS(

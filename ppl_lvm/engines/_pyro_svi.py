@@ -44,8 +44,10 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         guide_params = {**problem.model.fixed_params, **params}
         values, log_q = guides.draw(problem, guide, guide_params, engine.num_draws)
         if not values:
-            return svi_fit(engine, problem, "pyro", params, status, losses, -np.array(losses[-engine.window :]))
-        total, rest, per_datum = log_density(problem, values, guide_params)
+            return svi_fit(
+                engine, problem, "pyro", params, status, losses, -np.array(losses[-engine.window :])
+            )
+        total, _, per_datum = log_density(problem, values, guide_params)
     weights = total - log_q
     if isinstance(engine.objective, Renyi) and _all_local(problem) and per_datum is not None:
         weights = _per_datum_weights(problem, guide, guide_params, engine, args)
@@ -73,7 +75,7 @@ def _per_datum_weights(problem: Problem, guide: Any, params: Any, engine: SVI, a
     with torch.no_grad(), HoldParams(params):
         for _ in range(-(-engine.num_draws // engine.objective.num_particles)):
             terms = particle_log_weights(problem, guide, args, engine.objective.num_particles)
-            parts.append(terms.per_datum.numpy())
+            parts.append(np.asarray(terms.per_datum))
     return np.concatenate(parts)
 
 
@@ -82,7 +84,7 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
     from ppl_lvm.engines.svi import Renyi
 
     with pyro.get_param_store().scope(), torch.no_grad():
-        trace = poutine.trace(guide).get_trace(**args)
+        trace: Any = poutine.trace(guide).get_trace(**args)
     declared = {n for n, s in trace.nodes.items() if s["type"] == "sample"}
     wanted = {s.name for s in problem.latents(discrete=False)}
     missing = sorted(wanted - declared)
@@ -94,11 +96,17 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
         and n not in problem.sites
     )
     if missing or extra:
-        parts = ([f"lacks sites {missing}"] if missing else []) + ([f"has sites {extra} that the model lacks"] if extra else [])
-        raise ValueError(f"guide: {' and '.join(parts)}; it must declare the model's latents {sorted(wanted)}.")
+        parts = ([f"lacks sites {missing}"] if missing else []) + (
+            [f"has sites {extra} that the model lacks"] if extra else []
+        )
+        raise ValueError(
+            f"guide: {' and '.join(parts)}; it must declare the model's latents {sorted(wanted)}."
+        )
     stuck = [n for n in wanted if not trace.nodes[n]["fn"].has_rsample]
     if stuck and isinstance(engine.objective, Renyi):
-        raise ValueError(f"guide: sites {stuck} are not reparametrised, which the Renyi objective needs; use ELBO().")
+        raise ValueError(
+            f"guide: sites {stuck} are not reparametrised, which the Renyi objective needs; use ELBO()."
+        )
 
 
 def _optimise(
@@ -115,9 +123,16 @@ def _optimise(
             "clip_norm": engine.clip_norm,
         }
     )
-    if engine.batch_size is not None and problem.data_plate is not None and isinstance(engine.objective, ELBO):
+    if (
+        engine.batch_size is not None
+        and problem.data_plate is not None
+        and isinstance(engine.objective, ELBO)
+    ):
         factor = problem.num_data / engine.batch_size  # type: ignore[operator]  # set with the plate
-        model, guide = ScalePlate(problem.data_plate, factor)(model), ScalePlate(problem.data_plate, factor)(guide)
+        model, guide = (
+            ScalePlate(problem.data_plate, factor)(model),
+            ScalePlate(problem.data_plate, factor)(guide),
+        )
     loss = _objective(engine, problem, guide, args)
     svi = PyroSVI(model, guide, optimiser, loss=loss)
     watch = Watch(engine.window, engine.tolerance)
@@ -130,7 +145,7 @@ def _optimise(
             watch.losses.append(value)
             if step % engine.window == 0:
                 converged = watch.check()
-                tick(engine.window, f"bound {-np.mean(watch.losses[-engine.window:]):.2f} nats")
+                tick(engine.window, f"bound {-np.mean(watch.losses[-engine.window :]):.2f} nats")
                 if converged and engine.early_stop:
                     break
     return watch.status(), watch.losses

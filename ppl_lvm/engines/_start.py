@@ -69,7 +69,7 @@ def _from_mapping(problem: Problem, init: Mapping[str, Any], num: int) -> list[S
 def _from_fit(problem: Problem, fit: Any, run: Run, num: int) -> list[Start]:
     if not hasattr(fit, "draws"):
         raise TypeError(f"init: expected values by site name or a Fit, got {type(fit).__name__}.")
-    sites = [s for s in problem.latents(discrete=False)]
+    sites = problem.latents(discrete=False)
     if fit.draws is None:
         point = {s.name: np.asarray(fit.params[s.name]) for s in sites if s.name in fit.params}
         return _from_mapping(problem, point, num)

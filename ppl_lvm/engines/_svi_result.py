@@ -46,7 +46,9 @@ def svi_fit(
     found = bound(weights, problem, alpha=alpha, particles=objective.num_particles)
     evidence = Evidence(found.kind, found.nats, found.std_error, found.conditional_on, note)
     history = {"loss": np.asarray(losses)[None]}
-    groups: dict[str, Any] = {"optimization": chain_dataset(None, history, kind="optimisation").rename(draw="step")}
+    groups: dict[str, Any] = {
+        "optimization": chain_dataset(None, history, kind="optimisation").rename(draw="step")
+    }
     return Fit(
         model=problem.model,
         engine=engine,

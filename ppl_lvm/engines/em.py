@@ -56,7 +56,8 @@ class EM(Engine):
     def check(self, problem: Problem) -> str | None:
         if not hasattr(problem.model.exact, "em"):
             return (
-                f"{problem.model.describe()} has no closed-form EM step; use SVI, or NUTS for draws of the posterior"
+                f"{problem.model.describe()} has no closed-form EM step; use SVI, or NUTS for draws of the "
+                "posterior"
             )
         return None
 

@@ -42,7 +42,9 @@ class ImportanceSampling(Engine):
     def __post_init__(self) -> None:
         check_count("num_samples", self.num_samples, least=10)
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
-        if not (self.proposal == "prior" if isinstance(self.proposal, str) else isinstance(self.proposal, Fit)):
+        if not (
+            self.proposal == "prior" if isinstance(self.proposal, str) else isinstance(self.proposal, Fit)
+        ):
             raise TypeError(f"proposal: expected 'prior' or an SVI fit, got {self.proposal!r}.")
 
     def backend_for(self, problem: Problem) -> str:
@@ -73,7 +75,11 @@ class ImportanceSampling(Engine):
         proposal = self.proposal
         if not isinstance(proposal, Fit):
             improper = [s.name for s in problem.latents() if not s.proper]
-            return f"the prior of {improper} cannot be drawn from; use an SVI fit as proposal" if improper else None
+            return (
+                f"the prior of {improper} cannot be drawn from; use an SVI fit as proposal"
+                if improper
+                else None
+            )
         if proposal.draws is None or "log_q" not in (proposal.sample_stats or {}):
             return (
                 f"a {type(proposal.engine).__name__} fit has no density to weigh its draws with; "
@@ -81,7 +87,8 @@ class ImportanceSampling(Engine):
             )
         sites = {s.name for s in problem.latents(discrete=False)}
         if not sites <= set(proposal.draws.data_vars):
-            return f"the proposal is a fit of another model (it lacks {sorted(sites - set(proposal.draws.data_vars))})"
+            lacks = sorted(sites - set(proposal.draws.data_vars))
+            return f"the proposal is a fit of another model (it lacks {lacks})"
         return None
 
     def run(self, problem: Problem, run: Run) -> Fit:
@@ -109,7 +116,8 @@ def _weighted_fit(
     log_w = log_p - log_q
     if not np.isfinite(log_w).any():
         raise ValueError(
-            "ImportanceSampling: every weight is zero (log density -inf at all draws); use an SVI fit as proposal."
+            "ImportanceSampling: every weight is zero (log density -inf at all draws); use an SVI fit as "
+            "proposal."
         )
     log_w = np.where(np.isnan(log_w), -np.inf, log_w)
     smoothed, khat = psis(log_w)

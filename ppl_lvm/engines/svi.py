@@ -86,7 +86,7 @@ class SVI(Engine):
     """
 
     backend: str = "auto"
-    objective: ELBO | Renyi = ELBO()  # noqa: RUF009  (frozen)
+    objective: ELBO | Renyi = ELBO()
     guide: str | Callable[..., Any] | None = None
     num_steps: int | None = None
     num_epochs: int | None = None

@@ -64,7 +64,9 @@ def pick(every: Sequence[str], asked: Sequence[str]) -> list[str]:
     sites = {split_label(name)[0] for name in every}
     unknown = [q for q in asked if q not in every and q not in sites]
     if unknown:
-        raise ValueError(f"quantities: no {unknown}; there are the sites {sorted(sites)}, and entries such as {every[-1]!r}.")
+        raise ValueError(
+            f"quantities: no {unknown}; there are the sites {sorted(sites)}, and entries such as {every[-1]!r}."
+        )
     return [n for n in every if n in asked or split_label(n)[0] in asked]
 
 

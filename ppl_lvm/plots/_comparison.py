@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from ppl_lvm.comparison import MAX_BIAS, Comparison
 from ppl_lvm.plots._choose import INTERVAL, chosen, comparison_columns, split_label
-from ppl_lvm.plots._style import FAINT, SHADE, WIDTH, Look, blank, key, looks, plain, shorten, styled
+from ppl_lvm.plots._style import FAINT, SHADE, WIDTH, Look, blank, key, looks, styled
+from ppl_lvm.plots._text import plain, shorten
 
 CLIP = 6.0
 """Reference sds at which the picture ends; what lies beyond is an arrow at the edge."""
@@ -66,9 +67,8 @@ def plot_comparison(
     reference = plain(comparison.reference)
     marks = _scaled(comparison, names, _marks(comparison, names))
     rows = _Rows(names, len(look))
-    caption = (
-        f"{intervals} Grey band: bias of at most {MAX_BIAS} sd, which verdicts forgive. {note}"
-        + (f" Arrows: means beyond {CLIP:.0f} sds." if _beyond(marks) else "")
+    caption = f"{intervals} Grey band: bias of at most {MAX_BIAS} sd, which verdicts forgive. {note}" + (
+        f" Arrows: means beyond {CLIP:.0f} sds." if _beyond(marks) else ""
     )
     figure = blank(f"Every fit against {reference}", caption, rows.height + 0.55, legend=legend)
     axes = figure.add_subplot()
@@ -91,7 +91,9 @@ def _by_site(
         groups.setdefault(split_label(name)[0], []).append(name)
     rows = [_Rows(group, len(look), heads=False) for group in groups.values()]
     heights = [r.height for r in rows]
-    figure = blank("Every fit, in the units of each quantity", caption, sum(heights) + 0.62 * len(rows), legend=legend)
+    figure = blank(
+        "Every fit, in the units of each quantity", caption, sum(heights) + 0.62 * len(rows), legend=legend
+    )
     grid = figure.add_gridspec(len(rows), 1, height_ratios=[h + 0.05 for h in heights])
     marks = _marks(comparison, names)
     for i, (site, own) in enumerate(zip(groups, rows, strict=True)):
@@ -111,14 +113,18 @@ def _marks(comparison: Comparison, names: Sequence[str]) -> dict[str, dict[str, 
 
     found: dict[str, dict[str, Mark]] = {}
     for fit in comparison.fits:
-        means = comparison.table.loc[fit, "mean"] if fit in comparison.table.index.get_level_values("fit") else {}
+        means = (
+            comparison.table.loc[fit, "mean"] if fit in comparison.table.index.get_level_values("fit") else {}
+        )
         ends = {}
         if fit in comparison.draws:
             columns = comparison_columns(comparison, fit, names)
             intervals = columns.azstats.eti(prob=INTERVAL, dim=["chain", "draw"])
             ends = {str(k): v.values for k, v in intervals.data_vars.items()}
         nothing = (np.nan, np.nan)
-        found[fit] = {q: Mark(float(means[q]), *map(float, ends.get(q, nothing))) for q in names if q in means}
+        found[fit] = {
+            q: Mark(float(means[q]), *map(float, ends.get(q, nothing))) for q in names if q in means
+        }
     return found
 
 
@@ -169,7 +175,9 @@ class _Rows:
     def draw(self, axes: Axes, marks: Marks, look: Mapping[str, Look], *, clip: bool = False) -> None:
         for i, place in enumerate(self.places.values()):
             if i % 2 == 0:
-                axes.axhspan(place - self.block / 2, place + self.block / 2, color=SHADE, zorder=0, linewidth=0)
+                axes.axhspan(
+                    place - self.block / 2, place + self.block / 2, color=SHADE, zorder=0, linewidth=0
+                )
         for i, (fit, own) in enumerate(marks.items()):
             shift = (i - (self.num_fits - 1) / 2) * _STEP
             for name in own.keys() & self.places.keys():
@@ -186,7 +194,9 @@ class _Rows:
 
 def _draw_mark(axes: Axes, y: float, mark: Mark, look: Look) -> None:
     axes.plot([mark.low, mark.high], [y, y], color=look.color, linestyle=look.line, linewidth=1.2, zorder=2)
-    axes.plot([mark.mean], [y], color=look.color, marker=look.marker, markersize=3.4, linestyle="none", zorder=3)
+    axes.plot(
+        [mark.mean], [y], color=look.color, marker=look.marker, markersize=3.4, linestyle="none", zorder=3
+    )
 
 
 def _clipped(mark: Mark, look: Look) -> tuple[Mark, Look]:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ppl_lvm.plots._style import COLORS, Look, blank, looks, number, plain, styled, wrap
+from ppl_lvm.plots._style import COLORS, Look, blank, looks, styled
+from ppl_lvm.plots._text import number, plain, wrap
 from ppl_lvm.result import Fit
 
 MOST_FEATURES = 6
@@ -35,9 +36,7 @@ def plot_check(predictive_check: Check) -> Figure:
     """
     name = plain(predictive_check.name.replace("<lambda>", "statistic"))
     p = f"{predictive_check.p_value:.3f} \u00b1 {predictive_check.std_error:.3f}"
-    caption = (
-        f"p = P(T(replicated) \u2265 T(observed)) = {p}. Near 0 or 1 the model does not make data like those observed."
-    )
+    caption = f"p = P(T(replicated) \u2265 T(observed)) = {p}. Near 0 or 1 the model does not make data like those observed."
     bars = Patch(color=COLORS[5])
     line = Line2D([], [], color="black", linewidth=1.6, linestyle="--", marker="v")
     legend = [
@@ -48,7 +47,9 @@ def plot_check(predictive_check: Check) -> Figure:
     axes = figure.add_subplot()
     axes.hist(predictive_check.replicated, bins="auto", color=COLORS[5], edgecolor="white", linewidth=0.5)
     axes.axvline(predictive_check.observed, color="black", linewidth=1.6, linestyle="--")
-    axes.plot([predictive_check.observed], [0.97], marker="v", color="black", transform=axes.get_xaxis_transform())
+    axes.plot(
+        [predictive_check.observed], [0.97], marker="v", color="black", transform=axes.get_xaxis_transform()
+    )
     axes.set_xlabel(f"{name} of the data")
     axes.set_ylabel("number of data sets")
     return figure
@@ -79,11 +80,20 @@ def plot_clusters(fit: Fit, *, features: Sequence[Any] | None = None) -> Figure:
     labels, certainty = proba.argmax(-1), proba.max(-1)
     look = looks(range(proba.shape[1]))
     legend = [
-        (Line2D([], [], color=look[k].color, marker=look[k].marker, linestyle="none"), f"component {k} ({(labels == k).sum()} rows)")
+        (
+            Line2D([], [], color=look[k].color, marker=look[k].marker, linestyle="none"),
+            f"component {k} ({(labels == k).sum()} rows)",
+        )
         for k in look
     ]
-    note = f" The first {MOST_FEATURES} of {len(names)} features." if features is None and len(shown) < len(names) else ""
-    caption = f"Each mark is a row; colour and shape are its most probable component, size its certainty.{note}"
+    note = (
+        f" The first {MOST_FEATURES} of {len(names)} features."
+        if features is None and len(shown) < len(names)
+        else ""
+    )
+    caption = (
+        f"Each mark is a row; colour and shape are its most probable component, size its certainty.{note}"
+    )
     draw = _Scatter(matrix, names, labels, certainty, look)
     count = max(len(shown) - 1, 1)
     title = f"Clusters by {type(fit.engine).__name__} on {fit.backend}"
@@ -110,7 +120,12 @@ def plot_clusters(fit: Fit, *, features: Sequence[Any] | None = None) -> Figure:
 
 class _Scatter:
     def __init__(
-        self, matrix: np.ndarray, names: list[str], labels: np.ndarray, certainty: np.ndarray, look: dict[Any, Look]
+        self,
+        matrix: np.ndarray,
+        names: list[str],
+        labels: np.ndarray,
+        certainty: np.ndarray,
+        look: dict[Any, Look],
     ) -> None:
         self.labels, self.certainty, self.look = labels, certainty, look
         self.many = len(matrix) > 2000
@@ -137,12 +152,18 @@ def _matrix(fit: Fit) -> tuple[np.ndarray, list[str]]:
     """The data (n, d), and names of its columns."""
     problem = fit.problem
     if problem is None:
-        raise ValueError("plot_clusters: this fit was loaded without its data; save it with them, or fit again.")
+        raise ValueError(
+            "plot_clusters: this fit was loaded without its data; save it with them, or fit again."
+        )
     arrays = [problem.arguments[k] for k in problem.batched if np.ndim(problem.arguments[k]) in (1, 2)]
     if not arrays:
         raise ValueError(f"plot_clusters: {problem.model.describe()} has no rows of numbers to show.")
     matrix = np.asarray(arrays[0], dtype=float).reshape(len(arrays[0]), -1)
-    dims = [problem.dims[s.name] for s in problem.sites.values() if s.kind == "observed" and s.shape == matrix.shape]
+    dims = [
+        problem.dims[s.name]
+        for s in problem.sites.values()
+        if s.kind == "observed" and s.shape == matrix.shape
+    ]
     labels = problem.coords.get(dims[0][-1]) if dims else None
     if labels is None or len(labels) != matrix.shape[1]:
         labels = [f"feature {i}" for i in range(matrix.shape[1])]

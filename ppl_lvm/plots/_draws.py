@@ -14,7 +14,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from ppl_lvm.diagnostics import psis
 from ppl_lvm.plots._arviz import collection
 from ppl_lvm.plots._choose import fit_columns
-from ppl_lvm.plots._style import COLORS, FAINT, INK, WIDTH, Look, blank, key, looks, panels, plain, styled, wrap
+from ppl_lvm.plots._style import COLORS, FAINT, INK, WIDTH, Look, blank, key, looks, panels, styled
+from ppl_lvm.plots._text import plain, wrap
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def plot_trace(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantiti
     import arviz_plots
 
     draws, note = _chains(fit, var_names, max_quantities, "plot_trace", least=1)
-    figure, axes, look = _grid(draws, "Traces", f"A colour for each chain. {note}", fit, columns=2, styles=False)
+    figure, axes, look = _grid(
+        draws, "Traces", f"A colour for each chain. {note}", fit, columns=2, styles=False
+    )
     visuals: dict[str, Any] = {
         "trace": {"width": 0.6, "alpha": 0.8},
         "divergence": {"color": INK, "size": 40},
@@ -116,7 +119,9 @@ def _grid(
         look = {c: dataclasses.replace(own, line="-") for c, own in look.items()}
     legend = [(key(look[c], marker=False), f"chain {c}") for c in chains] if len(chains) > 1 else []
     rows = -(-len(names) // min(columns, len(names)))
-    figure = blank(f"{title} of {type(fit.engine).__name__} on {fit.backend}", caption, 1.75 * rows + 0.2, legend=legend)
+    figure = blank(
+        f"{title} of {type(fit.engine).__name__} on {fit.backend}", caption, 1.75 * rows + 0.2, legend=legend
+    )
     return figure, dict(zip(names, panels(figure, len(names), columns), strict=True)), look
 
 
@@ -157,11 +162,17 @@ def plot_khat(fit: Fit) -> Figure:
     limit = min(1 - 1 / math.log10(size), 0.7)
     log_w = log_w - np.logaddexp.reduce(log_w)
     middle = int(np.argsort(log_w)[size // 2])
-    smoothed = smoothed + log_w[middle] - smoothed[middle]  # smoothing changes the tail only: the rest lies on the dots
+    smoothed = (
+        smoothed + log_w[middle] - smoothed[middle]
+    )  # smoothing changes the tail only: the rest lies on the dots
     raw, smooth = (np.sort(size * np.exp(w))[::-1] for w in (log_w, smoothed))
     seen = raw > 1e-6
     title = f"Importance weights of {type(fit.engine).__name__}: k-hat = {khat:.2f}"
-    verdict = "so estimates from them can be trusted" if khat < limit else "so estimates from them cannot be trusted"
+    verdict = (
+        "so estimates from them can be trusted"
+        if khat < limit
+        else "so estimates from them cannot be trusted"
+    )
     caption = (
         f"k-hat is {'below' if khat < limit else 'not below'} {limit:.2f}, {verdict}. {size} weights p/q in units of "
         "their mean, largest first." + ("" if seen.all() else " Weights under a millionth are left out.")
@@ -171,7 +182,9 @@ def plot_khat(fit: Fit) -> Figure:
     figure = blank(title, caption, 2.9, legend=[(dots, "weights"), (line, "Pareto-smoothed")])
     axes = figure.add_subplot()
     rank = np.arange(1, size + 1)
-    axes.plot(rank[seen], raw[seen], color=COLORS[0], marker="o", markersize=3.5, linestyle="none", rasterized=True)
+    axes.plot(
+        rank[seen], raw[seen], color=COLORS[0], marker="o", markersize=3.5, linestyle="none", rasterized=True
+    )
     axes.plot(rank[seen], smooth[seen], color=COLORS[1], linestyle="--", linewidth=1.5)
     axes.axhline(1.0, color=FAINT, linewidth=0.6, zorder=0)
     for axis, setter in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):

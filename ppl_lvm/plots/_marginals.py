@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from ppl_lvm.comparison import Comparison
 from ppl_lvm.plots._arviz import collection
 from ppl_lvm.plots._choose import chosen, comparison_columns
-from ppl_lvm.plots._style import BLACK, WIDTH, Look, blank, key, looks, panels, plain, styled, wrap
+from ppl_lvm.plots._style import BLACK, WIDTH, Look, blank, key, looks, panels, styled
+from ppl_lvm.plots._text import plain, wrap
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,7 +50,10 @@ def plot_marginals(
     rows = -(-len(names) // columns)
     height = rows * (1.25 + 0.15 * max(len(text) for text in labels.values()))
     legend = [
-        (key(look[n], marker=n not in comparison.draws), plain(n) + ("" if n in comparison.draws else " (a point)"))
+        (
+            key(look[n], marker=n not in comparison.draws),
+            plain(n) + ("" if n in comparison.draws else " (a point)"),
+        )
         for n in comparison.fits
     ]
     points = " Vertical lines are points." if comparison.points else ""
@@ -101,7 +105,11 @@ def _peaks(comparison: Comparison, axes: dict[str, Axes]) -> dict[str, float]:
     for name, ax in axes.items():
         heights = {line.get_color(): float(line.get_ydata().max()) for line in ax.get_lines()}  # type: ignore[union-attr]
         if heights:
-            usual = heights.get(BLACK) if comparison.reference else sorted(heights.values())[(len(heights) - 1) // 2]
+            usual = (
+                heights.get(BLACK)
+                if comparison.reference
+                else sorted(heights.values())[(len(heights) - 1) // 2]
+            )
             found[name] = 1.05 * min(max(heights.values()), CUT * (usual or max(heights.values())))
     return found
 
@@ -111,7 +119,11 @@ def _lines(axes: dict[str, Axes], comparison: Comparison, fit: str, look: Look) 
     for name in axes.keys() & set(means.index):
         axes[name].axvline(means[name], color=look.color, linestyle=look.line, linewidth=1.3)
         axes[name].plot(
-            [means[name]], [0.06], transform=axes[name].get_xaxis_transform(), color=look.color, marker=look.marker
+            [means[name]],
+            [0.06],
+            transform=axes[name].get_xaxis_transform(),
+            color=look.color,
+            marker=look.marker,
         )
 
 

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppl_lvm.core import Evidence
-from ppl_lvm.plots._style import FAINT, Look, blank, key, looks, panels, plain, styled, wrap
+from ppl_lvm.plots._style import FAINT, Look, blank, key, looks, panels, styled
+from ppl_lvm.plots._text import plain, wrap
 from ppl_lvm.result import Fit
 
 KINDS = {"exact": "exact", "lower_bound": "lower bound", "upper_bound": "upper bound", "estimate": "estimate"}
@@ -132,7 +133,9 @@ def _label(name: str, evidence: Evidence) -> list[str]:
 
 
 def _figures(evidence: Evidence) -> str:
-    sign = {"exact": "=", "lower_bound": "\u2265", "upper_bound": "\u2264", "estimate": "\u2248"}[evidence.kind]
+    sign = {"exact": "=", "lower_bound": "\u2265", "upper_bound": "\u2264", "estimate": "\u2248"}[
+        evidence.kind
+    ]
     value = f"{sign} {evidence.nats:.2f}".replace("-", "\u2212")
     return value if evidence.std_error == 0 else f"{value} \u00b1 {evidence.std_error:.2f}"
 
@@ -146,7 +149,13 @@ def _width(found: list[Evidence]) -> float:
 def _value(axes: Axes, y: int, evidence: Evidence, look: Look, width: float) -> None:
     axes.axhline(y, color=FAINT, linewidth=0.3, zorder=0)
     axes.errorbar(
-        evidence.nats, y, xerr=2 * evidence.std_error, color=look.color, marker=look.marker, markersize=6, capsize=3
+        evidence.nats,
+        y,
+        xerr=2 * evidence.std_error,
+        color=look.color,
+        marker=look.marker,
+        markersize=6,
+        capsize=3,
     )
     way = {"lower_bound": 1, "upper_bound": -1}.get(evidence.kind, 0)
     if way:
@@ -155,7 +164,13 @@ def _value(axes: Axes, y: int, evidence: Evidence, look: Look, width: float) -> 
             "",
             xy=(start + way * width, y),
             xytext=(start, y),
-            arrowprops={"arrowstyle": "-|>", "color": look.color, "linewidth": 1.2, "shrinkA": 4, "shrinkB": 0},
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": look.color,
+                "linewidth": 1.2,
+                "shrinkA": 4,
+                "shrinkB": 0,
+            },
         )
         axes.plot([start + way * width], [y], linestyle="none")  # the arrow's end counts for the limits
 

@@ -17,17 +17,15 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.textpath import text_to_path
+
+from ppl_lvm.plots._text import SIZE, shorten, text_width, wrap
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 WIDTH = 7.6
 """Inches: at 96 pixels an inch this is the width of the report's text, so that 9 points stay 9 points there."""
-SIZE = 9.0
-"""Points, the smallest text."""
 INK, FAINT, SHADE = "#1a1a1a", "#5c5c5c", "#e9edf2"
 BLACK = "#000000"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -126,44 +124,6 @@ def key(look: Look, *, line: bool = True, marker: bool = True) -> Line2D:
     )
 
 
-# ---- text ----------------------------------------------------------------------------------------
-
-
-def plain(text: Any) -> str:
-    """A user's string as it is: dollars start no formula, and one line stays one line."""
-    return " ".join(str(text).split()).replace("$", r"\$")
-
-
-def text_width(text: str, size: float = SIZE, weight: str = "normal") -> float:
-    """Width of a line in inches, in the font that is in use."""
-    font = FontProperties(family=matplotlib.rcParams["font.family"], size=size, weight=weight)
-    width, _, _ = text_to_path.get_text_width_height_descent(text.replace(r"\$", "$"), font, False)
-    return float(width) / 72
-
-
-def wrap(text: str, width: float, size: float = SIZE, weight: str = "normal") -> list[str]:
-    """Lines of at most ``width`` inches; breaks at spaces (a longer word is shortened)."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(longer, size, weight) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(shorten(word, width, size))
-    return lines or [""]
-
-
-def shorten(text: str, width: float, size: float = SIZE) -> str:
-    """The text, its middle left out where it is wider than ``width`` inches."""
-    if text_width(text, size) <= width:
-        return text
-    for kept in range(len(text) - 1, 1, -1):
-        short = text[: math.ceil(kept / 2)].rstrip() + "…" + text[len(text) - kept // 2 :].lstrip()
-        if text_width(short, size) <= width:
-            return short
-    return "…"
-
-
 # ---- the frame -----------------------------------------------------------------------------------
 
 _MARGIN, _TITLE, _LINE, _ROW = 0.08, 11.0, 0.165, 0.19
@@ -244,11 +204,6 @@ def panels(figure: Figure, count: int, columns: int, **settings: Any) -> list[Ax
     return [figure.add_subplot(grid[divmod(i, columns)]) for i in range(count)]
 
 
-def number(value: float) -> str:
-    """A number for an axis or a title, with a proper minus sign."""
-    return f"{value:.4g}".replace("-", "\u2212")
-
-
 __all__ = [
     "BLACK",
     "COLORS",
@@ -257,18 +212,12 @@ __all__ = [
     "LINES",
     "MARKERS",
     "SHADE",
-    "SIZE",
     "WIDTH",
     "Look",
     "Picture",
     "blank",
     "key",
     "looks",
-    "number",
     "panels",
-    "plain",
-    "shorten",
     "styled",
-    "text_width",
-    "wrap",
 ]

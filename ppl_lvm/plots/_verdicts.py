@@ -12,7 +12,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from ppl_lvm.comparison import MAX_BIAS, MAX_LOG_RATIO, Comparison, Verdict
-from ppl_lvm.plots._style import FAINT, INK, SHADE, WIDTH, Look, blank, looks, panels, plain, styled, wrap
+from ppl_lvm.plots._style import FAINT, INK, SHADE, WIDTH, Look, blank, looks, panels, styled
+from ppl_lvm.plots._text import plain, wrap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,17 @@ LEVELS = {
     "means_and_spreads": "means and spreads",
 }
 _FINE = {1 / 2: "1/2", 3 / 4: "3/4", 1.0: "1", 4 / 3: "4/3", 2.0: "2"}
-_RATIOS = {1 / 16: "1/16", 1 / 8: "1/8", 1 / 4: "1/4", 1 / 2: "1/2", 1.0: "1", 2.0: "2", 4.0: "4", 8.0: "8", 16.0: "16"}
+_RATIOS = {
+    1 / 16: "1/16",
+    1 / 8: "1/8",
+    1 / 4: "1/4",
+    1 / 2: "1/2",
+    1.0: "1",
+    2.0: "2",
+    4.0: "4",
+    8.0: "8",
+    16.0: "16",
+}
 _SPREADS_COLOR = "#bcd0e3"
 _FAR_BIAS, _FAR_RATIO = 5.0, 16.0
 
@@ -103,7 +114,15 @@ def _scatter(axes: Axes, rows: pd.DataFrame, look: Look, bias: float, ratio: flo
     if "sd_ratio" not in rows or rows["sd_ratio"].isna().all():
         x = rows["bias"].clip(-bias, bias)
         foot = axes.get_xaxis_transform()
-        axes.plot(x, np.full(len(x), 0.06), transform=foot, color=look.color, marker="|", markersize=9, linestyle="none")
+        axes.plot(
+            x,
+            np.full(len(x), 0.06),
+            transform=foot,
+            color=look.color,
+            marker="|",
+            markersize=9,
+            linestyle="none",
+        )
         return
     x, y = rows["bias"].to_numpy(), rows["sd_ratio"].to_numpy()
     inside = (np.abs(x) <= bias) & (y < ratio) & (y > 1 / ratio)
@@ -144,7 +163,9 @@ def _levels(comparison: Comparison) -> Figure:
     for i, name in enumerate(fits):
         x = order.index(comparison.verdicts[name].level)
         axes.plot([0, x], [i, i], color=SHADE, linewidth=5, zorder=1, solid_capstyle="round")
-        axes.plot(x, i, color=look[name].color, marker=look[name].marker, markersize=9, linestyle="none", zorder=2)
+        axes.plot(
+            x, i, color=look[name].color, marker=look[name].marker, markersize=9, linestyle="none", zorder=2
+        )
     axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_ylim(len(fits) - 0.4, -0.6)
     axes.set_xticks(range(len(order)), list(LEVELS.values()))

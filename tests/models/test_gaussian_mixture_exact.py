@@ -16,8 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax  # here, not in the test: importing it draws from NumPy's generator, which conftest.py would report
 import numpy as np
+import numpyro.distributions as numpyro_dist
+import pyro.distributions as pyro_dist
 import pytest
+import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn import datasets
@@ -134,10 +138,7 @@ def test_marginal_joint_and_responsibilities_against_all_assignments(covariance:
 @pytest.mark.parametrize("d", [1, 2, 4])
 @pytest.mark.parametrize("covariance", COVARIANCES)
 def test_log_prior_equals_torch(covariance: str, d: int) -> None:
-    import pyro.distributions as dist
-    import torch
-
-    k, x = 3, blobs(20, d)
+    k, x, dist = 3, blobs(20, d), pyro_dist
     prior, values = make_prior(x, k, covariance), random_values(k, covariance, d, draws=(2, 5))
     p, v = ({a: torch.as_tensor(b, dtype=torch.float64) for a, b in m.items()} for m in (prior, values))
     expected = dist.Dirichlet(p["concentration"]).log_prob(v["weights"])
@@ -155,10 +156,7 @@ def test_log_prior_equals_torch(covariance: str, d: int) -> None:
 @pytest.mark.parametrize("d", [1, 2, 4])
 @pytest.mark.parametrize("covariance", COVARIANCES)
 def test_log_prior_equals_numpyro(covariance: str, d: int) -> None:
-    import jax
-    import numpyro.distributions as dist
-
-    k, x = 3, blobs(20, d)
+    k, x, dist = 3, blobs(20, d), numpyro_dist
     prior, values = make_prior(x, k, covariance), random_values(k, covariance, d)
     with jax.enable_x64(True):
         parts = [
@@ -238,9 +236,9 @@ def test_both_passes_of_the_e_step_give_the_weighted_moments(covariance: str) ->
     k, d = 3, 4
     x, point = blobs(500, d), make_point(covariance, k, d)
     values = random_values(k, covariance, d, seed=5)
-    shares = np.exp(scipy_log_terms(values, covariance, x))
-    log_likelihood = np.log(shares.sum(1)).sum()
-    shares /= shares.sum(1, keepdims=True)
+    log_terms = scipy_log_terms(values, covariance, x)
+    log_marginal = logsumexp(log_terms, axis=1)
+    log_likelihood, shares = log_marginal.sum(), np.exp(log_terms - log_marginal[:, None])
     count = shares.sum(0)
     mean = shares.T @ x / count[:, None]
     away = x[:, None] - mean
@@ -458,7 +456,7 @@ def test_maximum_likelihood_climbs_to_a_stationary_point(covariance: str) -> Non
     assert np.diff(result.trace).min() > -1e-12 * abs(result.trace[-1])
     numbers = [(r, i) for r, run in enumerate(result.restarts) for i in range(run.num_iter + 1)]
     assert [(r, i) for r, i, _ in calls] == numbers
-    kept = int(np.argmax([run.objective for run in result.restarts]))
+    kept = [run.objective for run in result.restarts].index(result.trace[-1])
     assert [objective for r, _, objective in calls if r == kept] == result.trace.tolist()
 
     def objective(values: Values) -> float:
@@ -529,8 +527,9 @@ def test_maximum_posterior_climbs_to_a_stationary_point(covariance: str, k: int,
 def test_mode_of_the_scale(scatter: float, count: float) -> None:
     for a, b in ((0.3, 0.7), (-5.0, 3.0), (2.0, 0.05)):
         u = float(_mstep.log_scale_mode(np.array(scatter), np.array(count), np.array(a), b))
-        slope = scatter * np.exp(-2.0 * u) - (count + 1.0) - (u - a) / b**2
-        size = scatter * np.exp(-2.0 * u) + count + 1.0 + abs(u - a) / b**2
+        pressure = scatter * np.exp(-2.0 * u) if scatter > 0.0 else 0.0
+        slope = pressure - (count + 1.0) - (u - a) / b**2
+        size = pressure + count + 1.0 + abs(u - a) / b**2
         assert abs(slope) < 1e-12 * size
 
 
@@ -538,7 +537,7 @@ def test_posterior_mode_of_an_empty_component_is_the_priors() -> None:
     """Two far clusters, and a third component that nothing explains: it goes to the prior's own mode."""
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(size=(100, 2)) - 50.0, rng.normal(size=(100, 2)) + 50.0])
-    prior = make_prior(x, 3, "full") | {"loc_mean": np.array([0.0, 500.0]), "loc_scale": np.array([3.0, 3.0])}
+    prior = make_prior(x, 3, "full") | {"loc_mean": np.array([0.0, 500.0]), "loc_scale": np.full(2, 400.0)}
     prior |= {"scale_loc": np.zeros(2), "scale_scale": np.array(0.2)}
     start = {
         "weights": np.full(3, 1 / 3),
@@ -595,23 +594,27 @@ def test_collapse_that_no_start_escapes(covariance: str, floor: float | None) ->
 def test_units_and_offset_do_not_matter(covariance: str, estimate: str) -> None:
     x, k = blobs(200, 2), 3
     model = GaussianMixtureExact(k, covariance)
+    # without a floor: its default, in terms of the mean of the column variances, depends on their units
+    settings: dict[str, Any] = {"estimate": estimate, "num_init": 1, "tol": 1e-13, "max_iter": 5000}
+    settings |= {"variance_floor": 0.0} if estimate == "ml" else {}
 
     def shares(y: np.ndarray) -> np.ndarray:
         data = {"x": y, "prior": make_prior(y, k, covariance)}
-        result = model.em(
-            data, rng=np.random.default_rng(0), num_init=4, tol=1e-12, max_iter=5000, estimate=estimate
-        )
+        result = model.em(data, rng=np.random.default_rng(0), **settings)
+        assert result.converged
         assert result.collapsed == ()
         return model.predict_proba(result.values, data)
 
     plain = shares(x)
-    # EM stops within 1e-12 nats a datum of a step, which leaves about 1e-5 in the parameters where it is slow
-    for unit in (1e-8, 1e8):
-        np.testing.assert_allclose(shares(unit * x), plain, atol=1e-5)
-    # and the data themselves are rounded to 1e-10
-    np.testing.assert_allclose(shares(x + 1e6), plain, atol=1e-5)
+    if estimate == "ml":  # EM sees the very same numbers; only the last density is in other units
+        np.testing.assert_allclose(shares(2.0**40 * x), plain, rtol=1e-12)
+    # EM with rate r stops at sqrt(2 tol) / (1 - r) from the optimum, in sds; at about r = 0.98, that is 2e-5. Units that
+    # are no powers of two change the path to it, and so where on this scale it stops
+    moved = {"small": 1e-8 * x, "large": 1e8 * x, "far": x + 1e6}
     if covariance != "spherical":
-        np.testing.assert_allclose(shares(x * np.array([1e-8, 1e8])), plain, atol=1e-5)
+        moved["mixed"] = x * np.array([1e-8, 1e8])
+    for name, y in moved.items():
+        np.testing.assert_allclose(shares(y), plain, atol=2e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
@@ -793,7 +796,7 @@ def test_em_wants_a_generator_or_a_start() -> None:
     [
         (np.zeros(5), r"x: expected an \(n, d\) array"),
         (np.zeros((0, 2)), "x: expected at least one row"),
-        (np.array([[0.0, np.nan]]), "x: expected finite numbers"),
+        (np.full((3, 2), np.nan), "x: expected finite numbers"),
         (np.zeros((2, 2)), r"x: expected at least one row per component \(3\), got 2"),
     ],
 )

@@ -95,11 +95,19 @@ class GaussianMixture(AbstractModel):
             raise ValueError(f"num_components: expected a positive integer, got {k!r}.")
         if self.covariance not in COVARIANCES:
             raise ValueError(f"covariance: expected one of {COVARIANCES}, got {self.covariance!r}.")
-        for name in ("concentration", "loc_mean", "loc_scale", "scale_loc", "scale_scale", "corr_concentration"):
+        for name in (
+            "concentration",
+            "loc_mean",
+            "loc_scale",
+            "scale_loc",
+            "scale_scale",
+            "corr_concentration",
+        ):
             self._check_number(name, positive=name not in ("loc_mean", "scale_loc"))
         if isinstance(self.concentration, tuple) and len(self.concentration) != k:
             raise ValueError(
-                f"concentration: expected one number or {k} (one per component), got {len(self.concentration)}."
+                f"concentration: expected one number or {k} (one per component), "
+                f"got {len(self.concentration)}."
             )
 
     def _check_number(self, name: str, *, positive: bool) -> None:

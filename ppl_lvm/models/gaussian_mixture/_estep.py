@@ -56,9 +56,9 @@ class Moments:
 class EStep:
     """E-step on fixed data x (n, d), centred and of about unit spread. A context: threads live inside it.
 
-    Large problems run their tiles in as many threads as BLAS is set to use. BLAS itself runs on one meanwhile: it
-    gains nothing on matrices this small, and OpenBLAS on two of a busy machine spins (a triangular solve of size
-    2 took 3 ms instead of 10 microseconds). The setting is put back on leaving.
+    Large problems run their tiles in as many threads as BLAS is set to use. BLAS itself, and OpenMP (k-means), run
+    on one meanwhile: they gain nothing on problems this small, and on a busy machine their threads spin (a
+    triangular solve of size 2 took 3 ms instead of 10 microseconds). The settings are put back on leaving.
     """
 
     def __init__(self, x: Array, num_components: int, covariance: str) -> None:
@@ -81,7 +81,7 @@ class EStep:
         controller = ThreadpoolController()
         threads = [library["num_threads"] for library in controller.select(user_api="blas").info()]
         workers = max(threads, default=os.cpu_count() or 1)
-        self._stack.enter_context(controller.limit(limits=1, user_api="blas"))
+        self._stack.enter_context(controller.limit(limits=1))
         if self._large and workers > 1:
             self._pool = self._stack.enter_context(ThreadPoolExecutor(workers))
         return self

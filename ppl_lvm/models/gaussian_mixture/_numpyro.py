@@ -24,9 +24,7 @@ def model(x: Array, prior: Mapping[str, Array], *, num_components: int, covarian
     features = [] if covariance == "spherical" else [d]
 
     weights = numpyro.sample("weights", dist.Dirichlet(prior["concentration"]))
-    loc = numpyro.sample(
-        "loc", dist.Normal(prior["loc_mean"], prior["loc_scale"]).expand([k, d]).to_event(2)
-    )
+    loc = numpyro.sample("loc", dist.Normal(prior["loc_mean"], prior["loc_scale"]).expand([k, d]).to_event(2))
     scale = numpyro.sample(
         "scale",
         dist.LogNormal(prior["scale_loc"], prior["scale_scale"])
@@ -46,9 +44,7 @@ def model(x: Array, prior: Mapping[str, Array], *, num_components: int, covarian
         numpyro.factor("obs", jax.nn.logsumexp(log_joint, axis=0))
 
 
-def log_components(
-    x: Array, loc: Array, scale: Array, corr_tril: Array | None, covariance: str
-) -> Array:
+def log_components(x: Array, loc: Array, scale: Array, corr_tril: Array | None, covariance: str) -> Array:
     """log Normal(x_i; mu_j, Sigma_j), (k, n).
 
     Data run along the last axis, where compiled loops are long (twice the speed of (n, k) at k = 3);
@@ -92,15 +88,11 @@ def guide(
     spread = start["scale"][:, None] if covariance == "spherical" else start["scale"]
     widths = 0.1 * jnp.broadcast_to(spread, (k, d))
     loc_loc = numpyro.param("loc_loc", start["loc"])
-    loc_tril = numpyro.param(
-        "loc_tril", jax.vmap(jnp.diag)(widths), constraint=constraints.lower_cholesky
-    )
+    loc_tril = numpyro.param("loc_tril", jax.vmap(jnp.diag)(widths), constraint=constraints.lower_cholesky)
     numpyro.sample("loc", dist.MultivariateNormal(loc_loc, scale_tril=loc_tril).to_event(1))
 
     log_scale = numpyro.param("scale_loc", jnp.log(start["scale"]))
-    width = numpyro.param(
-        "scale_scale", jnp.full_like(log_scale, 0.1), constraint=constraints.positive
-    )
+    width = numpyro.param("scale_scale", jnp.full_like(log_scale, 0.1), constraint=constraints.positive)
     numpyro.sample("scale", dist.LogNormal(log_scale, width).to_event(log_scale.ndim))
 
     if has_correlation(covariance, d):

@@ -24,9 +24,7 @@ def model(x: Tensor, prior: Mapping[str, Tensor], *, num_components: int, covari
     features = [] if covariance == "spherical" else [d]
 
     weights = pyro.sample("weights", dist.Dirichlet(prior["concentration"]))
-    loc = pyro.sample(
-        "loc", dist.Normal(prior["loc_mean"], prior["loc_scale"]).expand([k, d]).to_event(2)
-    )
+    loc = pyro.sample("loc", dist.Normal(prior["loc_mean"], prior["loc_scale"]).expand([k, d]).to_event(2))
     scale = pyro.sample(
         "scale",
         dist.LogNormal(prior["scale_loc"], prior["scale_scale"])
@@ -46,9 +44,7 @@ def model(x: Tensor, prior: Mapping[str, Tensor], *, num_components: int, covari
         tril = torch.diag_embed(scale)
 
     with pyro.plate("data", n):
-        assignment = pyro.sample(
-            "assignment", dist.Categorical(weights), infer={"enumerate": "parallel"}
-        )
+        assignment = pyro.sample("assignment", dist.Categorical(weights), infer={"enumerate": "parallel"})
         own_tril = tril if covariance == "tied" else Vindex(tril)[..., assignment, :, :]
         own_loc = Vindex(loc)[..., assignment, :]
         pyro.sample("obs", dist.MultivariateNormal(own_loc, scale_tril=own_tril), obs=x)
@@ -75,33 +71,27 @@ def guide(
     )
     pyro.sample("weights", dist.Dirichlet(concentration))
 
-    spread = start["scale"].expand(k, d) if covariance != "spherical" else start["scale"][:, None].expand(k, d)
-    loc_loc = pyro.param("loc_loc", start["loc"].clone())
-    loc_tril = pyro.param(
-        "loc_tril", torch.diag_embed(0.1 * spread), constraint=constraints.lower_cholesky
+    spread = (
+        start["scale"].expand(k, d) if covariance != "spherical" else start["scale"][:, None].expand(k, d)
     )
+    loc_loc = pyro.param("loc_loc", start["loc"].clone())
+    loc_tril = pyro.param("loc_tril", torch.diag_embed(0.1 * spread), constraint=constraints.lower_cholesky)
     pyro.sample("loc", dist.MultivariateNormal(loc_loc, scale_tril=loc_tril).to_event(1))
 
     log_scale = pyro.param("scale_loc", start["scale"].log())
-    width = pyro.param(
-        "scale_scale", torch.full_like(log_scale, 0.1), constraint=constraints.positive
-    )
+    width = pyro.param("scale_scale", torch.full_like(log_scale, 0.1), constraint=constraints.positive)
     pyro.sample("scale", dist.LogNormal(log_scale, width).to_event(log_scale.dim()))
 
     if has_correlation(covariance, d):
         transform = dist.transforms.CorrCholeskyTransform()
         corr_loc = pyro.param("corr_loc", transform.inv(start["corr_tril"]))
-        corr_scale = pyro.param(
-            "corr_scale", torch.full_like(corr_loc, 0.1), constraint=constraints.positive
-        )
+        corr_scale = pyro.param("corr_scale", torch.full_like(corr_loc, 0.1), constraint=constraints.positive)
         base = dist.Normal(corr_loc, corr_scale).to_event(1)
         flow = dist.TransformedDistribution(base, [transform])
         pyro.sample("corr_tril", flow.to_event(1) if covariance == "full" else flow)
 
 
-def prior_centre(
-    prior: Mapping[str, Tensor], d: int, k: int, covariance: str
-) -> dict[str, Tensor]:
+def prior_centre(prior: Mapping[str, Tensor], d: int, k: int, covariance: str) -> dict[str, Tensor]:
     """Typical prior values, with the component means spread out so that components differ."""
     steps = torch.linspace(-1.0, 1.0, k)[:, None] if k > 1 else torch.zeros(1, 1)
     scale = prior["scale_loc"].exp()

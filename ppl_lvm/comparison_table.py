@@ -1,0 +1,152 @@
+"""The numbers of a comparison: a row per (fit, quantity), and an overview with a row per fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_lvm.diagnostics import entry_label, khat, label
+from ppl_lvm.result import Fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+
+def comparison_table(
+    fits: Mapping[str, Fit],
+    draws: Mapping[str, xr.Dataset],
+    figures: Mapping[str, dict],
+    points: Mapping[str, Mapping[str, np.ndarray]],
+    reference: str | None,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    base = reference or next(iter(draws), None)
+    names = _entries(draws[base], figures[base]) if base is not None else _point_entries(points)
+    for fit_name, fit in fits.items():
+        own_khat = khat(fit)
+        for site, index, text in names:
+            row: dict[str, Any] = {"fit": fit_name, "quantity": text}
+            if fit_name in points:
+                if site not in points[fit_name]:
+                    continue
+                row["mean"] = float(points[fit_name][site][index])
+            else:
+                row |= {k: float(v[index]) for k, v in figures[fit_name][site].items()}
+                row["khat"] = math.nan if own_khat is None else own_khat
+            if reference is not None:
+                row |= _against(site, index, row, figures[reference], draws, fit_name, reference, fits)
+            rows.append(row)
+    table = pd.DataFrame(rows).set_index(["fit", "quantity"])
+    return table.rename(columns={"ess_bulk": "ess"}).drop(columns=["ess_tail"], errors="ignore")
+
+
+def _entries(dataset: xr.Dataset, figures: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...], str]]:
+    """(site, index, label) of every entry that varies; upper copies of symmetric matrices are dropped."""
+    out = []
+    for site, figure in figures.items():
+        for index in np.ndindex(figure["mean"].shape):
+            if not figure["sd"][index] > 1e-12 * (abs(figure["mean"][index]) + 1e-300):
+                continue
+            if str(site).endswith("_corr") and index[-1] >= index[-2]:
+                continue
+            out.append((site, index, entry_label(dataset[site], index)))
+    return out
+
+
+def _point_entries(points: Mapping[str, Mapping[str, np.ndarray]]) -> list[tuple[str, tuple[int, ...], str]]:
+    first = next(iter(points.values()))
+    return [(site, index, label(site, index)) for site, v in first.items() for index in np.ndindex(v.shape)]
+
+
+def _against(
+    site: str,
+    index: tuple[int, ...],
+    row: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    draws: Mapping[str, xr.Dataset],
+    fit_name: str,
+    ref_name: str,
+    fits: Mapping[str, Fit],
+) -> dict[str, float]:
+    """Bias, sd ratio and Wasserstein distance of one quantity, in reference sds, with errors."""
+    ref = {k: float(v[index]) for k, v in reference[site].items()}
+    bias = (row["mean"] - ref["mean"]) / ref["sd"]
+    out = {"bias": bias, "bias_error": math.hypot(row.get("mcse_mean", 0.0), ref["mcse_mean"]) / ref["sd"]}
+    if "sd" not in row:
+        return out
+    if fit_name == ref_name:
+        return out | {
+            "sd_ratio": 1.0,
+            "sd_ratio_error": ref["mcse_sd"] / ref["sd"],
+            "w1": 0.0,
+            "w1_noise": 0.0,
+        }
+    ratio = row["sd"] / ref["sd"]
+    relative = (
+        math.hypot(row["mcse_sd"] / row["sd"], ref["mcse_sd"] / ref["sd"]) if row["sd"] > 0 else math.inf
+    )
+    out |= {"sd_ratio": ratio, "sd_ratio_error": ratio * relative}
+    ours, theirs = _column(draws[fit_name], site, index), _column(draws[ref_name], site, index)
+    out["w1"], out["w1_noise"] = _wasserstein(ours, theirs, row["ess_bulk"], ref["ess_bulk"], ref["sd"])
+    return out
+
+
+def _column(dataset: xr.Dataset, site: str, index: tuple[int, ...]) -> np.ndarray:
+    values = dataset[site].transpose("chain", "draw", ...).values
+    where: Any = (slice(None), *index)
+    return values.reshape(-1, *values.shape[2:])[where]
+
+
+def _wasserstein(
+    a: np.ndarray, b: np.ndarray, ess_a: float, ess_b: float, scale: float
+) -> tuple[float, float]:
+    """W1 in units of ``scale``, and its expectation for samples of these sizes from one distribution.
+
+    Under equality sqrt(1/m + 1/n) times the integral of a Brownian bridge's mean modulus,
+    sqrt(2 F (1 - F) / pi), over the pooled sample.
+    """
+    from scipy.stats import wasserstein_distance
+
+    pooled = np.sort(np.concatenate([a, b]))
+    level = np.arange(1, len(pooled)) / len(pooled)
+    integral = float((np.sqrt(2 * level * (1 - level) / math.pi) * np.diff(pooled)).sum())
+    noise = integral * math.sqrt(1 / max(ess_a, 1.0) + 1 / max(ess_b, 1.0))
+    return float(wasserstein_distance(a, b)) / scale, noise / scale
+
+
+def overview_table(fits: Mapping[str, Fit], figures: Mapping[str, dict]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = {}
+    for name, fit in fits.items():
+        seconds = float(fit.meta.get("wall_seconds", math.nan))
+        row: dict[str, Any] = {
+            "engine": type(fit.engine).__name__,
+            "backend": fit.backend,
+            "status": fit.status.outcome.name.lower(),
+            "draws": 0 if fit.is_point else fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"],
+            "seconds": seconds,
+        }
+        if name in figures:
+            sizes = np.concatenate([np.ravel(f["ess_bulk"]) for f in figures[name].values()])
+            sizes = sizes[np.isfinite(sizes)]
+            row["min_ess"] = float(sizes.min()) if sizes.size else math.nan
+            row["min_ess_per_s"] = row["min_ess"] / seconds if seconds > 0 else math.nan
+        value = khat(fit)
+        row["khat"] = math.nan if value is None else value
+        if fit.evidence is not None:
+            row |= {
+                "log_evidence": fit.evidence.nats,
+                "evidence_error": fit.evidence.std_error,
+                "evidence_kind": fit.evidence.kind,
+            }
+        if fit.log_likelihood is not None:
+            row["log_likelihood"] = fit.log_likelihood
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,161 @@
+"""The pictures of a report, as SVG that an HTML page can carry."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+
+from ppl_lvm import plots
+from ppl_lvm.comparison import Comparison
+from ppl_lvm.plots._verdicts import LEVELS
+from ppl_lvm.result import Fit
+
+logger = logging.getLogger("ppl_lvm")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with what is said below it, and what is read aloud in its place."""
+
+    name: str
+    caption: str
+    alt: str
+    source: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A picture to be made: its name, its function, its caption and alternative text."""
+
+    name: str
+    make: Callable[[], Any]
+    caption: str
+    alt: str
+
+
+def pictures_of(comparison: Comparison) -> tuple[list[Picture], list[str]]:
+    """The pictures that can be made, and for the others why not."""
+    made, missing = [], []
+    for wanted in _wanted(comparison):
+        try:
+            figure = wanted.make()
+        except ValueError as reason:
+            logger.info("report: %s is left out: %s", wanted.name, reason)
+            missing.append(f"{wanted.name}: {reason}")
+            continue
+        width, height = (round(96 * inches) for inches in figure.get_size_inches())
+        made.append(Picture(wanted.name, wanted.caption, wanted.alt, svg_source(figure), width, height))
+    return made, missing
+
+
+def svg_source(figure: Any) -> str:
+    """A data URI; letters are drawn as shapes, so that they look the same everywhere."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "ppl_lvm"}):
+        figure.savefig(buffer, format="svg", dpi=160, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _wanted(comparison: Comparison) -> Iterator[Wanted]:
+    fits, reference = comparison.fits, comparison.reference
+    verdicts = "; ".join(f"{n}: {LEVELS[v.level]}" for n, v in comparison.verdicts.items())
+    against = f" against the reference {reference}" if reference else ""
+    yield Wanted(
+        "Means and intervals",
+        lambda: plots.plot_comparison(comparison, max_quantities=16),
+        "Where a fit's markers leave the grey band its means are off; where its lines are shorter than the reference's "
+        "it is too sure."
+        if reference
+        else "Fits that agree have markers and lines above each other.",
+        f"Forest plot: means and 89 % intervals of up to 16 quantities for {len(fits)} fits{against}. "
+        "The table of quantities has the numbers.",
+    )
+    yield Wanted(
+        "Verdicts",
+        lambda: plots.plot_verdicts(comparison),
+        "What decides the verdicts: every quantity's bias and spread, with the limits." if reference
+        else "How far each fit can be trusted by its own diagnostics.",
+        f"Verdicts{against}. {verdicts}.",
+    )  # fmt: skip
+    yield Wanted(
+        "Marginal densities",
+        lambda: plots.plot_marginals(comparison),
+        "The same quantities as densities: bumps, skewness and bounds that a mean and an interval do not show.",
+        f"Density curves of up to 12 quantities for {len(comparison.draws)} fits with draws"
+        + (
+            f", and vertical lines for the points {', '.join(comparison.points)}."
+            if comparison.points
+            else "."
+        ),
+    )
+    yield from _of_single_fits(comparison)
+
+
+def _of_single_fits(comparison: Comparison) -> Iterator[Wanted]:
+    fits = comparison.fits
+    main = comparison.reference or next(iter(comparison.draws), next(iter(fits)))
+    if getattr(fits[main].model.exact, "predict_proba", None) is not None:
+        yield Wanted(
+            f"Clusters by {main}",
+            lambda: plots.plot_clusters(fits[main]),
+            "Small marks are rows that the posterior does not place with certainty.",
+            f"Scatter plots of the data by pairs of features, coloured by the most probable component by {main}.",
+        )
+    if any(fit.evidence is not None for fit in fits.values()):
+        evidence = "; ".join(f"{n}: {f.evidence}" for n, f in fits.items() if f.evidence is not None)
+        yield Wanted(
+            "Log evidence",
+            lambda: plots.plot_evidence(fits),
+            "A bound only says on which side of it the evidence lies; the gap between a bound and an estimate is what the guide lost.",
+            f"Log evidence with its errors. {evidence}.",
+        )  # fmt: skip
+    if any("optimization" in fit.groups for fit in fits.values()):
+        yield Wanted(
+            "Optimisation",
+            lambda: plots.plot_loss(fits),
+            "A curve that still rises at its end has not converged.",
+            "Objective against step for the fits that were optimised.",
+        )
+    chains = [n for n, f in fits.items() if _is_chain(f)]
+    if chains:
+        chain = main if main in chains else max(chains, key=lambda n: fits[n].posterior.sizes["chain"])
+        yield from _of_chains(chain, fits[chain])
+    for name, fit in fits.items():
+        if fit.sample_stats is not None and "log_q" in fit.sample_stats:
+            yield Wanted(
+                f"Importance weights of {name}",
+                lambda fit=fit: plots.plot_khat(fit),
+                "A flat left end is good: no few draws decide. Its slope is k-hat.",
+                f"Sorted importance weights of {name} on logarithmic axes, with the Pareto k-hat of their tail.",
+            )
+
+
+def _of_chains(name: str, fit: Fit) -> Iterator[Wanted]:
+    yield Wanted(
+        f"Traces of {name}",
+        lambda: plots.plot_trace(fit),
+        "Chains that mix look alike and show no drift.",
+        f"Trace plots of the six quantities of {name} with the largest R-hat, a colour for each chain.",
+    )
+    if fit.posterior.sizes["chain"] > 1:
+        yield Wanted(
+            f"Ranks of {name}",
+            lambda: plots.plot_rank(fit),
+            "Sharper than traces: a chain that leaves the band samples another distribution than the rest.",
+            f"Rank plots of the six quantities of {name} with the largest R-hat, a line for each chain.",
+        )
+
+
+def _is_chain(fit: Fit) -> bool:
+    return not fit.is_point and fit.posterior.attrs.get("draws") == "chain"
+
+
+__all__ = ["Picture", "pictures_of", "svg_source"]

@@ -1,0 +1,160 @@
+"""A comparison's tables as text: nothing is computed that a fit has not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppl_lvm.comparison import MAX_BIAS, MAX_LOG_RATIO, Comparison
+
+# Column of the table -> (heading, what it is).
+COLUMNS = {
+    "mean": ("mean", "posterior mean, or the point's value"),
+    "sd": ("sd", "posterior standard deviation"),
+    "bias": ("bias", "difference of means, in posterior sds of the reference"),
+    "bias_error": ("± bias", "Monte Carlo standard error of the bias"),
+    "sd_ratio": ("sd ratio", "sd divided by the reference's"),
+    "sd_ratio_error": ("± ratio", "Monte Carlo standard error of the ratio"),
+    "w1": ("W1", "1-Wasserstein distance of the draws from the reference's, in its sds"),
+    "w1_noise": ("W1 noise", "what W1 would be between two samples of these sizes from one distribution"),
+    "mcse_mean": ("± mean", "Monte Carlo standard error of the mean"),
+    "mcse_sd": ("± sd", "Monte Carlo standard error of the sd"),
+    "ess": ("ESS", "effective number of independent draws"),
+    "r_hat": ("R-hat", "convergence of chains: good up to 1.01"),
+    "khat": ("k-hat", "tail of the importance weights: good below 0.7"),
+}
+OVERVIEW = {
+    "engine": "engine",
+    "backend": "backend",
+    "status": "status",
+    "draws": "draws",
+    "seconds": "seconds",
+    "min_ess": "smallest ESS",
+    "min_ess_per_s": "ESS / s",
+    "khat": "k-hat",
+    "log_evidence": "log evidence",
+    "evidence_kind": "kind",
+    "log_likelihood": "log likelihood",
+}
+KINDS = {
+    "exact": "the value itself",
+    "lower_bound": "the log evidence is at least this",
+    "upper_bound": "the log evidence is at most this",
+    "estimate": "an estimate; its logarithm is biased downwards while the error is large",
+}
+SIGNS = {"exact": "=", "lower_bound": "≥", "upper_bound": "≤", "estimate": "≈"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's entry: what is shown, what it is sorted by, whether it is a number, and beyond a limit."""
+
+    text: str
+    key: str
+    is_number: bool = True
+    beyond: bool = False
+
+
+# ---- numbers as text -----------------------------------------------------------------------------
+
+
+def show(value: Any, digits: int = 3) -> str:
+    """A number with a few significant digits and a proper minus; a dash for what is missing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, (bool, str)):
+        return str(value)
+    if isinstance(value, (int, np.integer)):
+        return f"{int(value):,}".replace(",", "\u202f")
+    number = float(value)
+    if not math.isfinite(number):
+        return "∞" if number > 0 else "−∞"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(number)))) if number else digits - 1
+    text = f"{number:.{places}f}" if places <= 7 and abs(number) < 1e7 else f"{number:.{digits - 1}e}"
+    return text.replace("-", "−")
+
+
+def _cell(value: Any, *, beyond: bool = False, digits: int = 3) -> Cell:
+    if isinstance(value, str):
+        return Cell(value, value, is_number=False)
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return Cell(show(value, digits), "" if missing else repr(float(value)), beyond=beyond)
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def overview(comparison: Comparison) -> dict[str, Any]:
+    frame = comparison.overview
+    columns = [c for c in OVERVIEW if c in frame and not frame[c].isna().all()]
+    rows = []
+    for name, row in frame.iterrows():
+        cells = [_cell(None if _missing(row[c]) else row[c], digits=_digits(c, row[c])) for c in columns]
+        rows.append((str(name), cells))
+    return {"columns": [OVERVIEW[c] for c in columns], "rows": rows}
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _digits(column: str, value: Any) -> int:
+    """Two decimals for values in nats, three significant digits elsewhere."""
+    if column not in ("log_evidence", "log_likelihood") or _missing(value):
+        return 3
+    return 3 + max(0, math.floor(math.log10(max(abs(value), 1.0))))
+
+
+def quantities(comparison: Comparison) -> dict[str, Any]:
+    frame = comparison.table
+    columns = [c for c in COLUMNS if c in frame and not frame[c].isna().all()]
+    rows = []
+    for (fit, quantity), row in frame.iterrows():
+        numbers = [_cell(float(row[c]), beyond=_beyond(c, row[c])) for c in columns]
+        rows.append([Cell(str(fit), str(fit), False), Cell(str(quantity), str(quantity), False), *numbers])
+    heads = [
+        ("fit", "name of the fit", False),
+        ("quantity", "site and entry, or an invariant of the model", False),
+    ]
+    return {"heads": heads + [(*COLUMNS[c], True) for c in columns], "rows": rows}
+
+
+def _beyond(column: str, value: float) -> bool:
+    if column == "bias":
+        return abs(value) > MAX_BIAS
+    return column == "sd_ratio" and value > 0 and abs(math.log(value)) > MAX_LOG_RATIO
+
+
+def evidence(comparison: Comparison) -> list[dict[str, str]]:
+    return [
+        {
+            "fit": name,
+            "kind": fit.evidence.kind.replace("_", " "),
+            "value": f"{SIGNS[fit.evidence.kind]} {fit.evidence.nats:.2f}".replace("-", "−"),
+            "error": f"{fit.evidence.std_error:.2f}",
+            "given": ", ".join(fit.evidence.conditional_on) or "–",
+            "meaning": KINDS[fit.evidence.kind] + (f" ({fit.evidence.note})" if fit.evidence.note else ""),
+        }
+        for name, fit in comparison.fits.items()
+        if fit.evidence is not None
+    ]
+
+
+def points(comparison: Comparison) -> list[dict[str, str]]:
+    return [
+        {
+            "fit": name,
+            "log_likelihood": f"{fit.log_likelihood:.2f}".replace("-", "−"),
+            "parameters": show(fit.num_parameters),
+            "aic": f"{fit.aic:.1f}".replace("-", "−"),
+            "bic": f"{fit.bic:.1f}".replace("-", "−") if fit.meta.get("num_data") else "–",
+        }
+        for name, fit in comparison.fits.items()
+        if fit.log_likelihood is not None and fit.num_parameters is not None
+    ]
+
+
+__all__ = ["evidence", "overview", "points", "quantities", "show"]
