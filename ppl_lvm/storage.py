@@ -75,10 +75,13 @@ def load(path: str | Path, *, model: Any = None) -> Fit:
         raise ValueError(f"path: no folder {folder}; give the folder that fit.save wrote.")
     record = _read_record(folder / "fit.json")
     owner = _model_of(record, model, folder)
+    engine = _engine_of(record["engine"], folder)
+    if isinstance(getattr(engine, "guide", None), _NotSaved) and owner.pyro.guide is not None:
+        engine = dataclasses.replace(engine, guide=None)  # type: ignore[call-arg]  # only SVI has guides
     groups = _read_tree(folder / "draws.nc")
     fit = Fit(
         model=owner,
-        engine=_engine_of(record["engine"], folder),
+        engine=engine,
         backend=record["backend"],
         problem=None,
         draws=groups.pop("posterior", None),
@@ -218,18 +221,35 @@ def _engine_of(saved: dict[str, Any], folder: Path) -> Engine:
     name = saved.get("type")
     if name not in engines.__all__:
         raise ValueError(f"{folder / 'fit.json'}: unknown engine {name!r}; upgrade ppl_lvm.")
-    settings = {}
+    settings, omitted = {}, {}
     for key, value in saved.get("settings", {}).items():
         if isinstance(value, dict) and value.get("type") == "omitted":
+            omitted[key] = str(value.get("was"))
             continue
         if isinstance(value, dict):
             inner = dict(value)
             value = getattr(engines, inner.pop("type"))(**inner)
         settings[key] = value
     try:
-        return getattr(engines, name)(**settings)
+        engine: Engine = getattr(engines, name)(**settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'fit.json'}: the engine's settings are damaged ({error}).") from None
+    for key, was in omitted.items():
+        object.__setattr__(engine, key, _NotSaved(was))  # says what it was, and refuses to be used
+    return engine
+
+
+@dataclasses.dataclass(frozen=True)
+class _NotSaved:
+    """Stands for a function or another fit that a setting held: code is not saved."""
+
+    was: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise ValueError(
+            f"guide: the function {self.was!r} was not saved with the fit; load it with "
+            "lvm.load(path, model=lvm.Model(function, guide=...))."
+        )
 
 
 def _evidence_of(saved: dict[str, Any] | None) -> Evidence | None:

@@ -829,7 +829,8 @@ def tree_of(name: str) -> Any:
     """Of runs that are long enough for ArviZ's diagnostics, which need 25 draws that differ."""
     engine = TINY_ENGINES[name]
     if isinstance(engine, ImportanceSampling):
-        engine = dataclasses.replace(engine, proposal=tiny_fit(f"SVI-{engine.backend}"), num_samples=200)
+        guide = lvm.fit(MIXTURE, X, dataclasses.replace(TINY_ENGINES[f"SVI-{engine.backend}"], num_steps=800))
+        engine = dataclasses.replace(engine, proposal=guide, num_samples=400)
     if name == "NUTS-pyro":
         engine = dataclasses.replace(engine, num_samples=25)
     return lvm.fit(MIXTURE, X, engine).to_arviz()

@@ -35,6 +35,8 @@ def build_guide(problem: Problem, spec: Any, init: Mapping[str, np.ndarray]) -> 
         return copy.deepcopy(own).to(getattr(torch, problem.dtype))  # training must not touch the user's
     if callable(own):
         return _with_init(own, init)
+    if not problem.latents(discrete=False):
+        return _empty_guide
     family = FAMILIES[own or "mean_field"]
     hidden = [s.name for s in problem.latents(discrete=True)]
     start = {k: to_torch(np.asarray(v, dtype=problem.dtype)) for k, v in init.items()}
@@ -42,7 +44,11 @@ def build_guide(problem: Problem, spec: Any, init: Mapping[str, np.ndarray]) -> 
     return family(model, init_loc_fn=init_to_value(values=start))
 
 
-def load_params(guide: Any, params: Mapping[str, Any]) -> None:
+def _empty_guide(**kwargs: Any) -> None:
+    """The guide of a model whose continuous unknowns are all params."""
+
+
+def load_params(problem: Problem, guide: Any, params: Mapping[str, Any]) -> None:
     """Set a module guide's parameters to constrained values by full name; it must have run once.
 
     A plain function's params are held by name instead: a module reads its own ``nn.Parameter``s and
@@ -52,6 +58,8 @@ def load_params(guide: Any, params: Mapping[str, Any]) -> None:
         return
     prefix = f"{guide._pyro_name}." if getattr(guide, "_pyro_name", "") else ""
     for full, value in params.items():
+        if full in problem.params or not full.startswith(prefix):
+            continue  # the model's own, held by name
         path = full.removeprefix(prefix).split(".")
         owner: Any = guide
         for part in path[:-1]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -26,13 +25,14 @@ def torch_session(seed: int, dtype: str) -> Iterator[None]:
         import torch
 
     with _TORCH_LOCK, random_states_restored(), pyro.get_param_store().scope():
-        default = torch.get_default_dtype()
+        own, default = torch.get_rng_state(), torch.get_default_dtype()
         try:
             torch.set_default_dtype(getattr(torch, dtype))
             pyro.set_rng_seed(seed % 2**32)
             yield
         finally:
             torch.set_default_dtype(default)
+            torch.set_rng_state(own)
 
 
 @contextlib.contextmanager
@@ -47,14 +47,10 @@ def jax_session(dtype: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def random_states_restored() -> Iterator[None]:
-    """Put back the global random states of NumPy, ``random`` and (if it is loaded) torch."""
+    """Put back the global random states of NumPy and ``random`` (torch's belongs to its session)."""
     legacy, builtin = np.random.get_state(), random.getstate()
-    torch = sys.modules.get("torch")
-    own = torch.get_rng_state() if torch is not None else None
     try:
         yield
     finally:
         np.random.set_state(legacy)
         random.setstate(builtin)
-        if torch is not None:
-            torch.set_rng_state(own)

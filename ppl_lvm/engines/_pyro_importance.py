@@ -44,7 +44,7 @@ def rebuild_guide(problem: Problem, fit: Any) -> tuple[Any, dict[str, np.ndarray
     guide = guides.build_guide(problem, fit.engine.guide, {})
     with torch.no_grad():
         guide(**to_torch(problem.arguments))
-        guides.load_params(guide, fit.params)
+        guides.load_params(problem, guide, fit.params)
     return guide, {**problem.model.fixed_params, **fit.params}
 
 

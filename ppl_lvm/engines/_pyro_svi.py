@@ -42,11 +42,10 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         status, losses = _optimise(engine, problem, guide, args, run)
         params = {k: v.detach().numpy().copy() for k, v in pyro.get_param_store().items()}
         guide_params = {**problem.model.fixed_params, **params}
+        if not problem.latents(discrete=False):
+            last = -np.array(losses[-engine.window :])
+            return svi_fit(engine, problem, "pyro", params, status, losses, last)
         values, log_q = guides.draw(problem, guide, guide_params, engine.num_draws)
-        if not values:
-            return svi_fit(
-                engine, problem, "pyro", params, status, losses, -np.array(losses[-engine.window :])
-            )
         total, _, per_datum = log_density(problem, values, guide_params)
     weights = total - log_q
     if isinstance(engine.objective, Renyi) and _all_local(problem) and per_datum is not None:

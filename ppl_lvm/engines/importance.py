@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +93,8 @@ class ImportanceSampling(Engine):
         return None
 
     def run(self, problem: Problem, run: Run) -> Fit:
+        if run.init is None and isinstance(self.proposal, Fit):
+            run = dataclasses.replace(run, init=self.proposal)
         params = params_without_values("ImportanceSampling", problem, run)
         if self.backend_for(problem) == "numpyro":
             from ppl_lvm.engines._jax_importance import weigh

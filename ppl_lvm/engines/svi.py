@@ -128,6 +128,7 @@ class SVI(Engine):
             or no_observed("SVI", problem)
             or unsummable("SVI", problem)
             or self._nothing_to_fit(problem)
+            or self._params_on_jax(problem)
             or self._check_batches(problem)
         )
 
@@ -137,6 +138,12 @@ class SVI(Engine):
                 f"{problem.model.describe()} has no continuous latent sites and no params to fit; "
                 "fit.latents gives draws of discrete ones"
             )
+        return None
+
+    def _params_on_jax(self, problem: Problem) -> str | None:
+        free = [n for n in problem.params if n not in problem.model.fixed_params]
+        if self.backend == "numpyro" and free:
+            return f"the model's params {free} are optimised on Pyro only; use backend='pyro'"
         return None
 
     def _check_batches(self, problem: Problem) -> str | None:

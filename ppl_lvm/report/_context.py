@@ -34,7 +34,13 @@ def page_of(comparison: Comparison) -> dict[str, Any]:
         "model": first.model.describe(),
         "reference": comparison.reference,
         "verdicts": [
-            {"fit": n, "level": v.level, "label": LEVELS[v.level], "sentence": v.sentence, "is_reference": n == comparison.reference}
+            {
+                "fit": n,
+                "level": v.level,
+                "label": LEVELS[v.level],
+                "sentence": _sentence(v.sentence),
+                "is_reference": n == comparison.reference,
+            }
             for n, v in comparison.verdicts.items()
         ],
         "meaning": [(LEVELS[k], k, v) for k, v in MEANING.items()],
@@ -52,6 +58,11 @@ def page_of(comparison: Comparison) -> dict[str, Any]:
         "max_bias": MAX_BIAS,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }  # fmt: skip
+
+
+def _sentence(text: str) -> str:
+    text = text.replace("+-", "±")
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _count(number: int, what: str) -> str:

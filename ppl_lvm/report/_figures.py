@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +61,14 @@ def svg_source(figure: Any) -> str:
     """A data URI; letters are drawn as shapes, so that they look the same everywhere."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "ppl_lvm"}):
-        figure.savefig(buffer, format="svg", dpi=160, metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        figure.savefig(buffer, format="svg", dpi=130, metadata={"Date": None})
+    # Coordinates to a hundredth of a point: half the size, and nothing to see of it.
+    text = re.sub(r' (?:d|x|y)="[^"]*"', _rounded, buffer.getvalue().decode("utf-8"))
+    return "data:image/svg+xml;base64," + base64.b64encode(text.encode("utf-8")).decode("ascii")
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    return re.sub(r"-?\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), attribute[0])
 
 
 def _wanted(comparison: Comparison) -> Iterator[Wanted]:

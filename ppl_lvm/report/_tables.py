@@ -68,7 +68,7 @@ def show(value: Any, digits: int = 3) -> str:
     if isinstance(value, (bool, str)):
         return str(value)
     if isinstance(value, (int, np.integer)):
-        return f"{int(value):,}".replace(",", "\u202f")
+        return str(int(value)).replace("-", "−")
     number = float(value)
     if not math.isfinite(number):
         return "∞" if number > 0 else "−∞"
@@ -79,7 +79,7 @@ def show(value: Any, digits: int = 3) -> str:
 
 def _cell(value: Any, *, beyond: bool = False, digits: int = 3) -> Cell:
     if isinstance(value, str):
-        return Cell(value, value, is_number=False)
+        return Cell(value.replace("_", " "), value, is_number=False)
     missing = value is None or (isinstance(value, float) and math.isnan(value))
     return Cell(show(value, digits), "" if missing else repr(float(value)), beyond=beyond)
 

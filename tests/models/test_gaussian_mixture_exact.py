@@ -197,16 +197,15 @@ def test_draw_axes_and_chunks_change_nothing(covariance: str, monkeypatch: pytes
 
 def test_memory_is_bounded_however_many_draws() -> None:
     x, model = blobs(1000, 3), GaussianMixtureExact(4, "full")
-    values = random_values(4, "full", 3, draws=(300,))
+    values = random_values(4, "full", 3, draws=(1000,))
     tracemalloc.start()
     try:
         result = model.log_likelihood(values, {"x": x})
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # the result, and a handful of temporaries of a chunk each; all draws at once would take 12 times the result
-    assert peak < result.nbytes + 6 * 8 * _density.CHUNK_ELEMENTS
-    assert peak < 12 * result.nbytes
+    # the result, and a handful of temporaries of a chunk each; of all draws, one would be 12 times the result
+    assert peak < result.nbytes + 6 * 8 * _density.CHUNK_ELEMENTS < 12 * result.nbytes
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
@@ -367,7 +366,7 @@ def test_reaches_scikit_learns_optimum_from_its_starts(
 ) -> None:
     (_, k, covariance), stored = entry, reference[entry]
     found = fit_like_sklearn(stored["x"], k, covariance)
-    # both stop at a gain of 1e-9 nats a datum, at rates that leave about 100 such gains: 1e-7 a datum, of |ll| / n > 0.1
+    # both stop at a gain of 1e-9 nats a datum: 1e-7 from the end at the slowest rate, 0.99; and |ll| / n > 0.1
     np.testing.assert_allclose(found, stored["total_loglik"], rtol=1e-6)
 
 
@@ -385,7 +384,7 @@ def test_own_restarts_do_at_least_as_well(entry: Entry, reference: dict[Entry, d
         variance_floor=1e-6,
     )
     assert result.log_likelihood >= stored["total_loglik"] - 1e-6 * abs(stored["total_loglik"])
-    # in every component some pixels are constant, so that the floor alone makes the likelihood (positive, here)
+    # in every component some pixels are constant, so that the likelihood is made by the floor alone
     assert result.collapsed == (tuple(range(10)) if digits else ())
     assert (result.note is not None) == digits
 
@@ -466,7 +465,7 @@ def test_maximum_likelihood_climbs_to_a_stationary_point(covariance: str) -> Non
 
 
 def gradient_per_datum(objective: Any, values: Values, covariance: str, n: int) -> float:
-    """Largest central difference over logits, loc, log scale, and rows of the unnormalised correlation factors."""
+    """Largest central difference over logits, loc, log scale, and correlation factors' unnormalised rows."""
     k, d = values["loc"].shape
     lower = np.tril_indices(d, -1)
 
@@ -516,8 +515,8 @@ def test_maximum_posterior_climbs_to_a_stationary_point(covariance: str, k: int,
     np.testing.assert_allclose(result.objective, objective(result.values), rtol=1e-13)
     np.testing.assert_allclose(result.trace[-1], result.objective, rtol=1e-11)
     assert np.diff(result.trace).min() > -1e-11 * abs(result.objective)
-    # a gain of 1e-13 a datum leaves a gradient g with g^2 / 2 ~ 1e-13 / (1 - rate), the last at least 1e-2 here; loc in
-    # the columns' own units (the smallest is 0.02) adds a factor of 50
+    # a gain of 1e-13 a datum leaves a gradient g with g^2 / 2 ~ 1e-13 / (1 - rate), and 1 - rate > 1e-2 here;
+    # loc in the columns' own units (the smallest is 0.02) adds a factor of 50
     assert gradient_per_datum(objective, result.values, covariance, len(x)) < 50 * np.sqrt(2e-11)
 
 
@@ -608,13 +607,13 @@ def test_units_and_offset_do_not_matter(covariance: str, estimate: str) -> None:
     plain = shares(x)
     if estimate == "ml":  # EM sees the very same numbers; only the last density is in other units
         np.testing.assert_allclose(shares(2.0**40 * x), plain, rtol=1e-12)
-    # EM with rate r stops at sqrt(2 tol) / (1 - r) from the optimum, in sds; at about r = 0.98, that is 2e-5. Units that
-    # are no powers of two change the path to it, and so where on this scale it stops
+    # units that are no powers of two change the path of EM, and so where it stops: with rate r (0.6 to 0.8
+    # here), sqrt(2 tol) / (1 - r) = 2e-6 sds from the optimum, which z^2 multiplies for a datum 4 sds away
     moved = {"small": 1e-8 * x, "large": 1e8 * x, "far": x + 1e6}
     if covariance != "spherical":
         moved["mixed"] = x * np.array([1e-8, 1e8])
     for name, y in moved.items():
-        np.testing.assert_allclose(shares(y), plain, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(shares(y), plain, atol=4e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
@@ -654,7 +653,7 @@ ODD_DATA = {
 @pytest.mark.parametrize("covariance", COVARIANCES)
 @pytest.mark.parametrize("name", ODD_DATA)
 def test_odd_data(name: str, covariance: str) -> None:
-    """Starts are strictly inside their supports; EM gives finite values and calls nothing sound that is not."""
+    """Starts are strictly inside their supports; EM gives finite values and calls no degenerate fit sound."""
     x = ODD_DATA[name]
     k = min(4, len(x))
     model, alike = GaussianMixtureExact(k, covariance), np.ptp(x, axis=0) == 0.0

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ._density import Array, Values, check_values, check_x
+from ._density import Array, Values, check_prior, check_values, check_x
 from ._estep import EStep
 from ._point import Point
 from ._search import Restart, Search
@@ -101,17 +101,18 @@ def em(
     """
     x = check_x(data, num_components)
     _check_settings(num_init, tol, max_iter, estimate, variance_floor)
-    search = Search.of(x, data, num_components, covariance, estimate, variance_floor)
-    z = search.frame.standardise(x)
-    starts = _starts(search.frame, z, num_components, num_init, rng, start)
+    prior = check_prior(data, num_components, covariance, x.shape[1]) if estimate == "map" else None
+    frame, z = Frame.of(x, covariance)
+    search = Search.of(frame, len(x), prior, variance_floor)
+    starts = _starts(frame, z, num_components, num_init, rng, start)
     runs = []
     with EStep(z, num_components, covariance) as e_step:
         for restart, point in enumerate(starts):
             report = None if progress is None else functools.partial(progress, restart)
             runs.append(search.run(e_step, point, tol * len(x), max_iter, report))
-    best, note = search.choose(runs)
-    values = search.frame.values(best.point)
-    log_likelihood = search.log_likelihood(values, x)
+        best, note = search.choose(runs)
+        values = frame.values(best.point)
+        log_likelihood = search.log_likelihood(e_step, values)
     return EMResult(
         values=values,
         log_likelihood=log_likelihood,

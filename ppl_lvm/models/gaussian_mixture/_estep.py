@@ -56,8 +56,8 @@ class Moments:
 class EStep:
     """E-step on fixed data x (n, d), centred and of about unit spread. A context: threads live inside it.
 
-    Large problems run their tiles in as many threads as BLAS is set to use. BLAS itself, and OpenMP (k-means), run
-    on one meanwhile: they gain nothing on problems this small, and on a busy machine their threads spin (a
+    Large problems run their tiles in as many threads as BLAS is set to use. BLAS itself, and OpenMP (k-means),
+    run on one meanwhile: they gain nothing on problems this small, and on a busy machine their threads spin (a
     triangular solve of size 2 took 3 ms instead of 10 microseconds). The settings are put back on leaving.
     """
 
@@ -173,18 +173,37 @@ class EStep:
 
     # -- deviations from each component's own mean ------------------------------------------------------
 
-    def _deviation(self, point: Point) -> Moments:
+    def log_likelihood(self, point: Point) -> float:
+        """Summed log p(x), from deviations whatever the condition."""
+        whitened = self._whitener(point)
+
+        def tile_sums(tile: Array) -> tuple[float, Array]:
+            return normalise(whitened(tile)[1]), np.zeros(1)
+
+        return self._sum_over_tiles(tile_sums, self._deviation_tile)[0]
+
+    def _whitener(self, point: Point) -> Callable[[Array], tuple[Array, Array]]:
+        """A function of a tile: whitened deviations (k, d, rows) from each mean, and log p(x, j) (k, rows)."""
         (k, d), dense = point.loc.shape, self.covariance in ("full", "tied")
         whiten = inverse_tril(point.factor) if dense else 1.0 / point.factor.reshape(k, -1, 1)
         constant = log_constants(point, self.covariance)[:, None]
 
-        def tile_sums(tile: Array) -> tuple[float, Array]:
+        def whitened(tile: Array) -> tuple[Array, Array]:
             shape = (k, d, tile.shape[1])
             z = np.subtract(tile[:-1], point.loc[:, :, None], out=self._buffer("deviation", shape))
             z = np.matmul(whiten, z, out=self._buffer("white", shape)) if dense else np.multiply(z, whiten, z)
-            shares = constant - 0.5 * np.einsum("kdt,kdt->kt", z, z)
+            return z, constant - 0.5 * np.einsum("kdt,kdt->kt", z, z)
+
+        return whitened
+
+    def _deviation(self, point: Point) -> Moments:
+        (k, d), dense = point.loc.shape, self.covariance in ("full", "tied")
+        whitened = self._whitener(point)
+
+        def tile_sums(tile: Array) -> tuple[float, Array]:
+            z, shares = whitened(tile)
             log_likelihood = normalise(shares)
-            weighted = np.multiply(z, shares[:, None], out=self._buffer("weighted", shape))
+            weighted = np.multiply(z, shares[:, None], out=self._buffer("weighted", z.shape))
             products = (
                 np.matmul(weighted, np.swapaxes(z, 1, 2)) if dense else np.einsum(_DIAGONAL, weighted, z)
             )

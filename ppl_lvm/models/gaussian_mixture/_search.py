@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ._density import Array, Values, check_prior, log_joint_chunks, log_prior, log_sum_exp
+from ._density import Array, Values, log_prior
 from ._estep import EStep
 from ._mstep import MaximumLikelihood, MaximumPosterior, MStep, SingularCovariance
 from ._point import Point
@@ -54,20 +53,11 @@ class Search:
     log_units: float
 
     @classmethod
-    def of(
-        cls,
-        x: Array,
-        data: Mapping[str, Any],
-        num_components: int,
-        covariance: str,
-        estimate: str,
-        variance_floor: float | None,
-    ) -> Search:
-        """The search for "ml" (with its floor) or "map" (with its prior)."""
-        frame = Frame.of(x, covariance)
-        log_units = len(x) * float(np.log(frame.unit).sum())
-        if estimate == "map":
-            prior = check_prior(data, num_components, covariance, x.shape[1])
+    def of(cls, frame: Frame, num_rows: int, prior: Values | None, variance_floor: float | None) -> Search:
+        """The search for the posterior mode under `prior`, or, without one, for the maximum likelihood."""
+        covariance = frame.covariance
+        log_units = num_rows * float(np.log(frame.unit).sum())
+        if prior is not None:
             return cls(frame, prior, 0.0, MaximumPosterior(covariance, prior, frame), log_units)
         mean_variance = float(frame.variance.mean())
         if mean_variance == 0.0 and not variance_floor:
@@ -133,11 +123,10 @@ class Search:
             return 0.0
         return float(log_prior({name: value[None] for name, value in values.items()}, self.prior)[0])
 
-    def log_likelihood(self, values: Values, x: Array) -> float:
-        """Total, by the same computation as `GaussianMixtureExact.log_likelihood`."""
-        flat = {name: value[None] for name, value in values.items()}
-        chunks = log_joint_chunks(flat, x, self.frame.covariance)
-        return float(sum(log_sum_exp(log_terms).sum() for _, _, log_terms in chunks))
+    def log_likelihood(self, e_step: EStep, values: Values) -> float:
+        """Total at `values`, which may differ from EM's own last point by the rounding of an offset."""
+        point = self.frame.point({name: value[None] for name, value in values.items()})
+        return e_step.log_likelihood(point) - self.log_units
 
     def _log_prior_at(self, point: Point) -> float:
         return 0.0 if self.prior is None else self.log_prior(self.frame.values(point))
@@ -155,7 +144,7 @@ class Search:
 
 
 def _first_best(objectives: Array) -> int:
-    """The first of those that are the highest but for rounding: which one it is then holds on every machine."""
+    """The first of those that are the highest but for rounding, so that every machine picks the same."""
     top = objectives.max()
     return int(np.argmax(objectives >= top - _SAME_OBJECTIVE * abs(top)))
 

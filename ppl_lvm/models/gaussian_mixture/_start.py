@@ -29,7 +29,8 @@ class Frame:
     """Of the columns, in squared units of x; exactly 0 where a column is constant."""
 
     @classmethod
-    def of(cls, x: Array, covariance: str) -> Frame:
+    def of(cls, x: Array, covariance: str) -> tuple[Frame, Array]:
+        """The frame of x (n, d), and x in it."""
         centre = x.mean(0)
         away = x - centre
         constant = (x == x[0]).all(0)  # its mean may round, which would make a variance of rounding errors
@@ -38,13 +39,13 @@ class Frame:
         spread = np.where(variance > 0.0, variance, typical)
         if covariance == "spherical":
             spread = np.full_like(spread, typical)
-        return cls(covariance, centre, np.exp2(np.round(0.5 * np.log2(spread))), variance)
+        unit = np.exp2(np.round(0.5 * np.log2(spread)))
+        away /= unit
+        return cls(covariance, centre, unit, variance), away
 
     def standardise(self, x: Array) -> Array:
-        """(n, d) in this frame."""
-        away = x - self.centre
-        away /= self.unit
-        return away
+        """Positions (..., d) in this frame."""
+        return (x - self.centre) / self.unit
 
     def point(self, flat: Values) -> Point:
         """Values with one draw (on a leading axis of length 1) as EM's parameters."""
@@ -70,8 +71,8 @@ class Frame:
 
 def kmeans_values(x: Array, num_components: int, covariance: str, rng: np.random.Generator) -> Values:
     """Starting values from one run of k-means, by the rule of `kmeans_point`."""
-    frame = Frame.of(x, covariance)
-    return frame.values(kmeans_point(frame, frame.standardise(x), num_components, rng))
+    frame, z = Frame.of(x, covariance)
+    return frame.values(kmeans_point(frame, z, num_components, rng))
 
 
 def kmeans_point(
