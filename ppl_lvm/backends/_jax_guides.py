@@ -46,6 +46,11 @@ def build_guide(
     return _gaussian(density, point, rank=None if own == "full_rank" else _rank(density.size))
 
 
+def guide_key(problem: Problem, spec: Any) -> Any:
+    """What identifies a guide's structure among those of one density, for reuse of compiled functions."""
+    return spec if spec is not None else ("own", problem.model.cache_key)
+
+
 def _rank(size: int) -> int:
     """Pyro's rule for a low-rank Gaussian."""
     return max(1, round(size**0.5))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_lvm.backends._jax_guides import build_guide
+from ppl_lvm.backends._jax_guides import build_guide, guide_key
 from ppl_lvm.backends._numpyro import cached, density_of
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
@@ -36,7 +36,7 @@ def weigh(engine: ImportanceSampling, problem: Problem, run: Run, params: dict[s
         fit = engine.proposal
         guide = build_guide(problem, density, fit.engine.guide, {}, jnp.zeros(density.size))
         free = guide.unconstrain({k: jnp.asarray(v) for k, v in fit.params.items()})
-        functions = guide_functions(density, guide, data)
+        functions = guide_functions(guide_key(problem, fit.engine.guide), density, guide, data)
         values, log_p, log_q = functions.draw(free, run.seed, engine.num_samples)
         log_q, note = symmetrised_log_q(problem, values, log_q, lambda v: functions.log_q_at(free, v))
         return values, log_p, log_q, note

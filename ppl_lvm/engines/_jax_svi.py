@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from jax import lax
 
-from ppl_lvm.backends._jax_guides import Guide, build_guide
-from ppl_lvm.backends._numpyro import density_of
+from ppl_lvm.backends._jax_guides import Guide, build_guide, guide_key
+from ppl_lvm.backends._numpyro import cached, density_of
 from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run, Status
@@ -36,7 +36,7 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         point = start_points(problem, run, density, data, {}, 1)[0]
         guide = build_guide(problem, density, engine.guide, start, point)
         params, status, losses = _optimise(engine, problem, run, density, guide, data)
-        functions = guide_functions(density, guide, data)
+        functions = guide_functions(guide_key(problem, engine.guide), density, guide, data)
         values, log_p, log_q = functions.draw(params, run.seed + 1, engine.num_draws)
         stored = {k: np.asarray(v) for k, v in guide.constrain(params).items()}
         return svi_fit(
@@ -64,15 +64,18 @@ def _optimise(
     )
     params = guide.init(jax.random.key(run.seed + 2))
     state = optimiser.init(params)
-    block = jax.jit(_block(engine, problem, density, guide, optimiser), static_argnums=(4,))
+    key = ("svi", density.key, engine, guide_key(problem, engine.guide), problem.batched, problem.num_data)
+    block = cached(
+        key, lambda: jax.jit(_block(engine, problem, density, guide, optimiser), static_argnums=(4,))
+    )
     watch = Watch(engine.window, engine.tolerance)
-    converged, key = False, jax.random.key(run.seed)
+    converged, random_key = False, jax.random.key(run.seed)
     with bar(steps, "SVI (NumPyro)", run.progress) as tick:
         done = 0
         while done < steps:
             count = min(engine.window, steps - done)
             before = params
-            params, state, losses = block(params, state, jax.random.fold_in(key, done), data, count)
+            params, state, losses = block(params, state, jax.random.fold_in(random_key, done), data, count)
             losses = np.asarray(losses)
             if not np.isfinite(losses).all():
                 params = before

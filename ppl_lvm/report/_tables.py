@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppl_lvm.comparison import MAX_BIAS, MAX_LOG_RATIO, Comparison
+from ppl_lvm.core import Evidence
 
 # Column of the table -> (heading, what it is).
 COLUMNS = {
@@ -36,7 +37,6 @@ OVERVIEW = {
     "min_ess_per_s": "ESS / s",
     "khat": "k-hat",
     "log_evidence": "log evidence",
-    "evidence_kind": "kind",
     "log_likelihood": "log likelihood",
 }
 KINDS = {
@@ -77,11 +77,11 @@ def show(value: Any, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
-def _cell(value: Any, *, beyond: bool = False, digits: int = 3) -> Cell:
+def _cell(value: Any, *, beyond: bool = False, digits: int = 3, text: str = "") -> Cell:
     if isinstance(value, str):
         return Cell(value.replace("_", " "), value, is_number=False)
     missing = value is None or (isinstance(value, float) and math.isnan(value))
-    return Cell(show(value, digits), "" if missing else repr(float(value)), beyond=beyond)
+    return Cell(text or show(value, digits), "" if missing else repr(float(value)), beyond=beyond)
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -93,8 +93,17 @@ def overview(comparison: Comparison) -> dict[str, Any]:
     rows = []
     for name, row in frame.iterrows():
         cells = [_cell(None if _missing(row[c]) else row[c], digits=_digits(c, row[c])) for c in columns]
+        found = comparison.fits[name].evidence
+        if found is not None and "log_evidence" in columns:
+            cells[columns.index("log_evidence")] = _cell(row["log_evidence"], text=_value(found))
         rows.append((str(name), cells))
     return {"columns": [OVERVIEW[c] for c in columns], "rows": rows}
+
+
+def _value(found: Evidence, *, error: bool = True) -> str:
+    """The value with the sign of its kind, and its standard error."""
+    text = f"{SIGNS[found.kind]} {found.nats:.2f}".replace("-", "−")
+    return f"{text} ± {found.std_error:.2f}" if error and found.std_error else text
 
 
 def _missing(value: Any) -> bool:
@@ -133,7 +142,7 @@ def evidence(comparison: Comparison) -> list[dict[str, str]]:
         {
             "fit": name,
             "kind": fit.evidence.kind.replace("_", " "),
-            "value": f"{SIGNS[fit.evidence.kind]} {fit.evidence.nats:.2f}".replace("-", "−"),
+            "value": _value(fit.evidence, error=False),
             "error": f"{fit.evidence.std_error:.2f}",
             "given": ", ".join(fit.evidence.conditional_on) or "–",
             "meaning": KINDS[fit.evidence.kind] + (f" ({fit.evidence.note})" if fit.evidence.note else ""),
