@@ -83,12 +83,12 @@ def fit_ours(x: np.ndarray, start: dict[str, np.ndarray], covariance: str, itera
     return result.log_likelihood
 
 
-def cpu_seconds() -> float:
-    """CPU time of all processes, NaN where the system does not tell; the load of others spoils timings."""
+def cpu_seconds() -> float | None:
+    """CPU time of all processes, None where the system does not tell; the load of others spoils timings."""
     try:
         fields = Path("/proc/stat").read_text().splitlines()[0].split()
     except OSError:
-        return float("nan")
+        return None
     user, nice, system = (float(field) for field in fields[1:4])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
@@ -108,7 +108,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             if run > 0:  # the first round warms caches and thread pools
                 seconds[name].append(time.perf_counter() - began)
     milliseconds = {name: 1e3 * statistics.median(times) / args.iterations for name, times in seconds.items()}
-    others = (cpu_seconds() - busy) - (time.process_time() - own)
+    end, own, wall = cpu_seconds(), time.process_time() - own, time.perf_counter() - wall
+    others = None
+    if busy is not None and end is not None:
+        others = round(max(0.0, end - busy - own) / (wall * (os.cpu_count() or 1)), 3)
     difference = abs(log_likelihood["ppl_lvm"] / log_likelihood["sklearn"] - 1.0)
     return {
         "workload": "W2",
@@ -116,7 +119,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "iterations": args.iterations,
         "runs": args.runs,
         "cpus": os.cpu_count(),
-        "others_cpu_share": round(others / ((time.perf_counter() - wall) * (os.cpu_count() or 1)), 3),
+        "others_cpu_share": others,
         "dtype": "float64",
         "ms_per_iteration": {name: round(value, 3) for name, value in milliseconds.items()},
         "ratio": round(milliseconds["sklearn"] / milliseconds["ppl_lvm"], 2),

@@ -62,7 +62,7 @@ def shifted_twin(x: Any) -> None:
 
 
 SHIFTED = lvm.Model(shifted, numpyro=shifted_twin)
-GUIDE_LOC, GUIDE_SCALE = 0.4, 0.7
+GUIDE_LOC, GUIDE_SCALE = 0.0, 0.8
 
 
 def shifted_guide(x: Any) -> None:
@@ -129,7 +129,7 @@ def test_the_oracles_hang_together() -> None:
     """ELBO < IWAE_2 < evidence, and Jensen's gap is large enough for a wrong estimator to show."""
     evidence = shifted_truth()[0]
     elbo, half, iwae = elbo_of(shifted_log_weight), *(renyi_of_two(shifted_log_weight, a) for a in (0.5, 0.0))
-    assert elbo + 0.05 < half < iwae < evidence - 0.02
+    assert elbo + 0.1 < half < iwae - 0.1 < evidence - 0.2
     prior = float(logsumexp(shifted_log_joint(np.linspace(-8, 8, 4001))) + math.log(16 / 4000))
     assert prior == pytest.approx(evidence, abs=1e-8)
 
@@ -333,7 +333,7 @@ def test_04_renyi_of_local_latents(backend: str, batch_size: int | None) -> None
     engine = SVI(
         backend=backend,
         objective=Renyi(num_particles=2),
-        num_steps=900,
+        num_steps=450,
         early_stop=False,
         learning_rate=FROZEN,
         batch_size=batch_size,
@@ -450,6 +450,14 @@ def test_07_pointwise_log_likelihood_of_an_enumerated_model(backend: str) -> Non
     assert np.isfinite(arviz_stats.loo(tree).elpd)
 
 
+def test_07_one_datum_has_a_density_too() -> None:
+    """A plate of one is no special case: prediction at a single new row."""
+    found = shifted_vi().log_predictive(np.array([0.7]))
+    mu = shifted_vi().posterior["mu"].values[0]
+    terms = norm.logpdf(0.7, mu[:, None] + SHIFTED_CENTRES, 1.0) + np.log(SHIFTED_WEIGHTS)
+    np.testing.assert_allclose(found.pointwise, [log_mean_exp(logsumexp(terms, axis=-1))], rtol=1e-9)
+
+
 def test_08_fits_on_pyro_become_trees_by_group() -> None:
     import arviz_base
     import xarray as xr
@@ -532,10 +540,10 @@ def test_11_an_autoguide_works_after_loading(family: str, tmp_path: Any) -> None
     loc, scale = -curve[1] / (2 * curve[0]), math.sqrt(-1 / (2 * curve[0]))
     np.testing.assert_allclose(log_q, norm.logpdf(mu, loc, scale), rtol=1e-6)
     assert_within(mu.mean(), loc, scale / 10)
+    assert {k: v.shape for k, v in loaded.params.items()} == {k: v.shape for k, v in fit.params.items()}
     if family == "mean_field":
-        found = {k: v for k, v in loaded.params.items()}
-        assert loc == pytest.approx(next(float(v) for k, v in found.items() if "loc" in k), rel=1e-6)
-        assert scale == pytest.approx(next(float(v) for k, v in found.items() if "scale" in k), rel=1e-6)
+        params = {k.rpartition(".")[0].rpartition(".")[2]: float(v) for k, v in fit.params.items()}
+        assert (loc, scale) == pytest.approx((params["locs"], params["scales"]), rel=1e-6)
 
 
 # ---- 12, 13: guides that cannot work -------------------------------------------------------------
@@ -638,27 +646,47 @@ COMPILED = {
     "NUTS, numpyro": NUTS(num_warmup=20, num_samples=20, num_chains=2, kernel="numpyro"),
     "NUTS, vectorised": NUTS(num_warmup=20, num_samples=20, num_chains=2, chain_method="vectorized"),
     "importance from the prior": ImportanceSampling(num_samples=40, backend="numpyro"),
-    "SVI": SVI(backend="numpyro", num_steps=20, num_draws=20, window=10),
-    "importance from a guide": SVI(backend="numpyro", num_steps=20, num_draws=20, window=10),
+    "SVI, guide of the model": SVI(backend="numpyro", num_steps=20, num_draws=30, window=10),
+    "SVI, family": SVI(backend="numpyro", guide="full_rank", num_steps=20, num_draws=30, window=10),
+    "SVI, Renyi in batches": SVI(backend="numpyro", objective=Renyi(), num_steps=20, num_draws=30, window=10),
+    "importance from a guide": SVI(backend="numpyro", num_steps=20, num_draws=30, window=10),
 }
+# A twin of its own, so that no other test has compiled any of these before.
+RECOMPILED = lvm.Model(
+    shifted, guide=shifted_guide, numpyro=lvm.Program(lambda x: shifted_twin(x), shifted_guide_twin)
+)
 
 
 @pytest.mark.parametrize("case", COMPILED)
 def test_18_a_second_fit_of_the_same_shapes_compiles_nothing(case: str) -> None:
-    mixture = models.GaussianMixture(num_components=2, covariance="spherical")
+    """With other numbers in the data and another seed; NumPyro's own ``MCMC.run`` compiles each time (22)."""
     engine = COMPILED[case]
 
     def run(seed: int) -> Fit:
-        x = clusters(21, 1, seed=seed)
-        found = lvm.fit(mixture, x, engine, seed=seed)
+        x = SHIFTED_X + 0.1 * seed
+        found = lvm.fit(RECOMPILED, x, engine, seed=seed)
         if case != "importance from a guide":
             return found
-        return lvm.fit(mixture, x, ImportanceSampling(num_samples=40, proposal=found), seed=seed)
+        return lvm.fit(RECOMPILED, x, ImportanceSampling(num_samples=40, proposal=found), seed=seed)
 
     run(0)
     with compilations() as later:
         run(1)
     assert not later, f"{len(later)} programs were compiled again"
+
+
+def test_18_other_settings_of_a_zoo_model_share_what_is_compiled() -> None:
+    """The prior's numbers are arguments of the compiled program, not part of it."""
+    engine = NUTS(num_warmup=10, num_samples=10, num_chains=1)
+    run = lambda prior, seed: lvm.fit(  # noqa: E731
+        models.GaussianMixture(num_components=2, covariance="spherical", loc_scale=prior),
+        clusters(17, 1, seed=seed),
+        engine,
+    )
+    run(2.0, 0)
+    with compilations() as later:
+        run(3.0, 1)
+    assert not later
 
 
 def test_18_compilations_are_seen() -> None:
@@ -825,7 +853,8 @@ class Slope(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = torch.nn.Linear(1, 1, bias=False, dtype=torch.float32)
+        with torch.random.fork_rng():
+            self.layer = torch.nn.Linear(1, 1, bias=False, dtype=torch.float32)
         torch.nn.init.constant_(self.layer.weight, 0.5)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -913,7 +942,7 @@ def test_27_local_latents_are_scaled_in_model_and_guide(backend: str, batch_size
     engine = SVI(
         backend=backend,
         batch_size=batch_size,
-        num_steps=900,
+        num_steps=450,
         early_stop=False,
         learning_rate=FROZEN,
         num_draws=500,
@@ -935,7 +964,7 @@ def test_27_global_latents_of_a_twin_under_batches(backend: str) -> None:
         backend=backend,
         guide=SHIFTED_GUIDES[backend],
         batch_size=2,
-        num_steps=1500,
+        num_steps=450,
         early_stop=False,
         learning_rate=FROZEN,
         num_draws=500,
@@ -1031,7 +1060,7 @@ def modes_truth() -> tuple[float, float]:
 
 @functools.cache
 def modes_guide(backend: str) -> Fit:
-    return lvm.fit(MODES, MODES_X[:, None], SVI(backend=backend, num_steps=1500, num_draws=1000))
+    return lvm.fit(MODES, MODES_X[:, None], SVI(backend=backend, num_steps=500, num_draws=500))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

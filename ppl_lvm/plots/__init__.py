@@ -1,8 +1,8 @@
 """Pictures of fits and comparisons; each function returns a matplotlib Figure.
 
-Figures belong to no pyplot session: there is nothing to close, the user's rcParams and backend stay as they are, and
-all of it works without a display. ``figure.savefig(path)`` writes one; a notebook shows it by itself. Where
-arviz-plots has the picture (densities, traces, ranks), it draws it.
+Figures belong to no pyplot session: there is nothing to close, the user's rcParams and backend stay as they
+are, and all of it works without a display. ``figure.savefig(path)`` writes one; a notebook shows it by
+itself. Where arviz-plots has the picture (densities, traces, ranks), it draws it.
 """
 
 from ppl_lvm.plots._comparison import plot_comparison

@@ -23,7 +23,7 @@ def collection(figure: Figure, axes: Mapping[str, Axes], draws: xr.Dataset, **ae
 
     names = [str(v) for v in draws.data_vars]
     plots = xr.Dataset({n: ((), _boxed(axes[n])) for n in names})
-    zero = xr.Dataset({n: ((), 0) for n in names})
+    zero = xr.Dataset(dict.fromkeys(names, ((), 0)))
     tree = xr.DataTree(
         xr.Dataset({"figure": ((), _boxed(figure))}),
         children={"plot": xr.DataTree(plots), "row_index": xr.DataTree(zero), "col_index": xr.DataTree(zero)},

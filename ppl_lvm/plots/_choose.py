@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,8 +34,8 @@ def check_limit(name: str, value: int) -> None:
 def chosen(comparison: Comparison, asked: Sequence[str] | None, limit: int) -> tuple[list[str], str]:
     """Labels to show, in the table's order, and a phrase that says how they were chosen (may be empty).
 
-    ``asked`` holds labels, or names of sites for all their entries. Where there are more than ``limit``, those
-    stay on which some fit is furthest from the reference (in units of the verdicts' limits).
+    ``asked`` holds labels, or names of sites for all their entries. Where there are more than ``limit``,
+    those stay on which some fit is furthest from the reference (in units of the verdicts' limits).
 
     Raises
     ------
@@ -65,7 +65,7 @@ def pick(every: Sequence[str], asked: Sequence[str]) -> list[str]:
     unknown = [q for q in asked if q not in every and q not in sites]
     if unknown:
         raise ValueError(
-            f"quantities: no {unknown}; there are the sites {sorted(sites)}, and entries such as {every[-1]!r}."
+            f"quantities: no {unknown}; there are {sorted(sites)}, and entries such as {every[-1]!r}."
         )
     return [n for n in every if n in asked or split_label(n)[0] in asked]
 
@@ -119,8 +119,8 @@ def _scalars(
     for label in labels:
         if label in places:
             name, index = places[label]
-            values = dataset[name].transpose("chain", "draw", ...).values
-            found[label] = (("chain", "draw"), values[(slice(None), slice(None), *index)])
+            entry: Any = (slice(None), slice(None), *index)
+            found[label] = (("chain", "draw"), dataset[name].transpose("chain", "draw", ...).values[entry])
     sizes = {d: np.arange(dataset.sizes[d]) for d in ("chain", "draw")}
     return xr.Dataset(found, coords=sizes)
 

@@ -37,9 +37,9 @@ def plot_comparison(
 ) -> Figure:
     """Mean and 89 % equal-tailed interval of every quantity, for all fits side by side (a forest).
 
-    With a reference, everything is in the reference's posterior sds around its mean, so that one axis serves all
-    quantities, and the shaded band is the largest bias that a verdict forgives. Without one there is a panel for
-    each site, in the units of the quantities. Points have a marker and no interval.
+    With a reference, everything is in the reference's posterior sds around its mean, so that one axis
+    serves all quantities, and the shaded band is the largest bias that a verdict forgives. Without one
+    there is a panel for each site, in the units of the quantities. Points have a marker and no interval.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def plot_comparison(
     intervals = f"Lines are {INTERVAL * 100:.0f} % equal-tailed intervals, markers are means."
     if comparison.reference is None:
         return _by_site(comparison, names, look, legend, f"{intervals} {note}")
-    reference = plain(comparison.reference)
+    reference = shorten(plain(comparison.reference), 2.5)
     marks = _scaled(comparison, names, _marks(comparison, names))
     rows = _Rows(names, len(look))
     caption = f"{intervals} Grey band: bias of at most {MAX_BIAS} sd, which verdicts forgive. {note}" + (

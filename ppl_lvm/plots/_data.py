@@ -36,7 +36,7 @@ def plot_check(predictive_check: Check) -> Figure:
     """
     name = plain(predictive_check.name.replace("<lambda>", "statistic"))
     p = f"{predictive_check.p_value:.3f} \u00b1 {predictive_check.std_error:.3f}"
-    caption = f"p = P(T(replicated) \u2265 T(observed)) = {p}. Near 0 or 1 the model does not make data like those observed."
+    caption = f"p = P(T(replicated) \u2265 T(observed)) = {p}. Near 0 or 1 the model does not make such data."
     bars = Patch(color=COLORS[5])
     line = Line2D([], [], color="black", linewidth=1.6, linestyle="--", marker="v")
     legend = [
@@ -59,8 +59,8 @@ def plot_check(predictive_check: Check) -> Figure:
 def plot_clusters(fit: Fit, *, features: Sequence[Any] | None = None) -> Figure:
     """Scatter matrix of the data, each row coloured and shaped by the component it most probably belongs to.
 
-    Size is certainty: the probability of that component, averaged over draws. With one feature, certainty is the
-    vertical axis.
+    Size is certainty: the probability of that component, averaged over draws. With one feature, certainty
+    is the vertical axis.
 
     Parameters
     ----------

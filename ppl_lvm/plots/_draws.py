@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @styled
 def plot_trace(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantities: int = 6) -> Figure:
-    """Draws against their number, a colour for each chain; divergent transitions are ticks at the foot (arviz-plots).
+    """Draws in their order, a colour for each chain; divergent transitions are ticks at the foot.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def plot_trace(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantiti
     figure, axes, look = _grid(
         draws, "Traces", f"A colour for each chain. {note}", fit, columns=2, styles=False
     )
-    visuals: dict[str, Any] = {
+    visuals: Any = {
         "trace": {"width": 0.6, "alpha": 0.8},
         "divergence": {"color": INK, "size": 40},
         "title": False,
@@ -69,7 +69,7 @@ def plot_trace(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantiti
 
 @styled
 def plot_rank(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantities: int = 6) -> Figure:
-    """Ranks of each chain's draws among all, as the difference of their distribution from uniform (arviz-plots).
+    """Ranks of each chain's draws among all, as the difference of their ECDF from uniform (arviz-plots).
 
     Chains that sample one distribution stay within the grey 99 % band (Säilynoja, Bürkner and Vehtari 2022).
     Arguments and errors as for :func:`plot_trace`; at least two chains are needed.
@@ -101,8 +101,8 @@ def _chains(
     kind = fit.posterior.attrs.get("draws")
     if kind != "chain":
         raise ValueError(
-            f"{what}: the draws of {type(fit.engine).__name__} are {kind}, not a chain, so their order says nothing; "
-            "use plot_loss or plot_khat."
+            f"{what}: the draws of {type(fit.engine).__name__} are {kind}, not a chain, so their order says "
+            "nothing; use plot_loss or plot_khat."
         )
     if fit.posterior.sizes["chain"] < least:
         raise ValueError(f"{what}: needs at least {least} chains to compare; run NUTS(num_chains=4).")
@@ -141,10 +141,10 @@ def _with_divergences(fit: Fit, draws: xr.Dataset) -> xr.DataTree:
 
 @styled
 def plot_khat(fit: Fit) -> Figure:
-    """Importance weights p / q, sorted, both axes logarithmic, with the Pareto k-hat of their tail in the title.
+    """Importance weights p / q, sorted, on logarithmic axes, with the Pareto k-hat of their tail.
 
-    A weight of 1 is the mean. Dots are the weights as they came; the line is what Pareto smoothing makes of them
-    (Vehtari et al. 2024). The steeper the left end, the more a few draws decide.
+    A weight of 1 is the mean. Dots are the weights as they came; the line is what Pareto smoothing makes of
+    them (Vehtari et al. 2024). The steeper the left end, the more a few draws decide.
 
     Raises
     ------
@@ -154,7 +154,8 @@ def plot_khat(fit: Fit) -> Figure:
     stats = fit.sample_stats
     if stats is None or "log_q" not in stats or "log_p" not in stats:
         raise ValueError(
-            f"plot_khat: a {type(fit.engine).__name__} fit has no importance weights; pass one by SVI or ImportanceSampling."
+            f"plot_khat: a {type(fit.engine).__name__} fit has no importance weights; pass one by SVI or "
+            "ImportanceSampling."
         )
     log_w = np.asarray((stats["log_p"] - stats["log_q"]).values).reshape(-1)
     smoothed, khat = psis(log_w)
@@ -174,8 +175,9 @@ def plot_khat(fit: Fit) -> Figure:
         else "so estimates from them cannot be trusted"
     )
     caption = (
-        f"k-hat is {'below' if khat < limit else 'not below'} {limit:.2f}, {verdict}. {size} weights p/q in units of "
-        "their mean, largest first." + ("" if seen.all() else " Weights under a millionth are left out.")
+        f"k-hat is {'below' if khat < limit else 'not below'} {limit:.2f}, {verdict}. {size} weights p/q in "
+        "units of their mean, largest first."
+        + ("" if seen.all() else " Weights under a millionth are left out.")
     )
     dots = key(looks([0])[0], line=False)
     line = key(looks([0, 1])[1], marker=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,16 +19,18 @@ if TYPE_CHECKING:
     import xarray as xr
 
 CUT = 2.5
+"""Panels end at this many times the reference's height (without one, the middle fit's)."""
 
 
 @styled
 def plot_marginals(
     comparison: Comparison, *, quantities: Sequence[str] | None = None, max_quantities: int = 12
 ) -> Figure:
-    """Marginal posterior densities of quantities, all fits on one axis (kernel density estimates by arviz-stats).
+    """Marginal posterior densities of quantities, all fits on one axis (kernel estimates by arviz-stats).
 
-    The reference is black on grey. Points are vertical lines. Resampled draws repeat themselves, so their bandwidth is
-    Silverman's at the effective size of the weights: where few draws decide, the curve is as coarse as what is known.
+    The reference is black on grey. Points are vertical lines. Resampled draws repeat themselves, so their
+    bandwidth is Silverman's at the effective size of the weights: where few draws decide, the curve is as
+    coarse as what is known.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def plot_marginals(
     axes = dict(zip(names, panels(figure, len(names), columns), strict=True))
     for fit in comparison.draws:
         _densities(figure, axes, comparison_columns(comparison, fit, names), look[fit], comparison, fit)
-    peaks = _peaks(comparison, axes)
+    peaks = _peaks(axes)
     for fit in comparison.points:
         _lines(axes, comparison, fit, look[fit])
     for name, ax in axes.items():
@@ -81,11 +84,18 @@ def _densities(
 
     is_reference = fit == comparison.reference
     resampled = comparison.draws[fit].attrs.get("draws") == "resampled"
-    visuals: dict[str, Any] = {
+    visuals: Any = {
         "dist": {"color": look.color, "linestyle": look.line, "width": 1.8 if is_reference else 1.3},
         "face": {"color": BLACK, "alpha": 0.12} if is_reference else False,
     }
-    hidden = ("credible_interval", "point_estimate", "point_estimate_text", "title", "rug", "remove_axis")
+    hidden: Any = (
+        "credible_interval",
+        "point_estimate",
+        "point_estimate_text",
+        "title",
+        "rug",
+        "remove_axis",
+    )
     for name in draws.data_vars:
         column = draws[[name]]
         if float(column[name].max()) > float(column[name].min()):
@@ -99,18 +109,16 @@ def _densities(
             )
 
 
-def _peaks(comparison: Comparison, axes: dict[str, Axes]) -> dict[str, float]:
+def _peaks(axes: dict[str, Axes]) -> dict[str, float]:
     """Where each panel ends: a spike of a few repeated draws must not flatten the other curves."""
     found = {}
     for name, ax in axes.items():
-        heights = {line.get_color(): float(line.get_ydata().max()) for line in ax.get_lines()}  # type: ignore[union-attr]
-        if heights:
-            usual = (
-                heights.get(BLACK)
-                if comparison.reference
-                else sorted(heights.values())[(len(heights) - 1) // 2]
-            )
-            found[name] = 1.05 * min(max(heights.values()), CUT * (usual or max(heights.values())))
+        curves = [(line.get_color(), float(np.asarray(line.get_ydata()).max())) for line in ax.get_lines()]
+        if curves:
+            heights = sorted(height for _, height in curves)
+            own = [height for color, height in curves if color == BLACK]  # the reference's
+            usual = own[0] if own else heights[(len(heights) - 1) // 2]
+            found[name] = 1.05 * min(heights[-1], CUT * usual)
     return found
 
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppl_lvm.core import Evidence
-from ppl_lvm.plots._style import FAINT, Look, blank, key, looks, panels, styled
-from ppl_lvm.plots._text import plain, wrap
+from ppl_lvm.plots._style import FAINT, WIDTH, Look, blank, looks, panels, styled
+from ppl_lvm.plots._text import plain, shorten, wrap
 from ppl_lvm.result import Fit
 
 KINDS = {"exact": "exact", "lower_bound": "lower bound", "upper_bound": "upper bound", "estimate": "estimate"}
@@ -21,8 +21,9 @@ KINDS = {"exact": "exact", "lower_bound": "lower bound", "upper_bound": "upper b
 def plot_loss(fits: Mapping[str, Fit]) -> Figure:
     """What was maximised at every step, in nats: a bound of the evidence, or for EM the log likelihood.
 
-    Thin: the values as they came, one draw's estimate each; thick: their running mean over a fiftieth of the run.
-    The vertical axis leaves out a bad start, and the lowest half percent, which would flatten the rest.
+    Thin: the values as they came, one draw's estimate each; thick: their running mean over a fiftieth of
+    the run. The vertical axis leaves out a bad start, and the lowest half percent, which would flatten the
+    rest.
 
     Raises
     ------
@@ -37,13 +38,13 @@ def plot_loss(fits: Mapping[str, Fit]) -> Figure:
     columns = min(3, len(curves))
     rows = -(-len(curves) // columns)
     caption = (
-        "Thin: value at each step; thick: running mean over a fiftieth of the run. The start of a run, and single "
-        "values, may lie below the axis."
+        "Thin: value at each step; thick: running mean over a fiftieth of the run. The start of a run, and "
+        "single values, may lie below the axis."
     )
     figure = blank("What was maximised", caption, 1.9 * rows)
     for (name, values), axes in zip(curves.items(), panels(figure, len(curves), columns), strict=True):
         _curve(axes, values, look[name])
-        axes.set_title(plain(name))
+        axes.set_title(shorten(plain(name), (WIDTH - 0.6) / columns - 0.7))
         axes.set_ylabel(_what(fits[name]))
         axes.set_xlabel("iteration" if fits[name].is_point else "step")
     return figure
@@ -72,7 +73,7 @@ def _what(fit: Fit) -> str:
 def _curve(axes: Axes, values: np.ndarray, look: Look) -> None:
     steps = np.arange(1, len(values) + 1)
     window = max(1, len(values) // 50)
-    raw = {"color": look.color, "linewidth": 0.6, "alpha": 0.45, "rasterized": len(values) > 500}
+    raw: Any = {"color": look.color, "linewidth": 0.6, "alpha": 0.45, "rasterized": len(values) > 500}
     if window == 1:
         axes.plot(steps, values, color=look.color, marker=look.marker, markersize=3, linewidth=1)
         return
@@ -90,8 +91,8 @@ def _curve(axes: Axes, values: np.ndarray, look: Look) -> None:
 def plot_evidence(fits: Mapping[str, Fit]) -> Figure:
     """The log evidence that each fit gives, in nats, with two standard errors; arrows where it is a bound.
 
-    A lower bound's arrow points up the axis: the evidence lies there. Values that are conditional on parameters are
-    marked as such, and are not comparable with others.
+    A lower bound's arrow points up the axis: the evidence lies there. Values that are conditional on
+    parameters are marked as such, and are not comparable with others.
 
     Raises
     ------
@@ -103,7 +104,9 @@ def plot_evidence(fits: Mapping[str, Fit]) -> Figure:
     if not found:
         raise ValueError("fits: none gives a log evidence; pass fits by SVI or ImportanceSampling.")
     missing = [plain(n) for n in fits if n not in found]
-    caption = "Bars are two Monte Carlo standard errors; an arrow points to where the log evidence lies, seen from a bound."
+    caption = (
+        "Bars are two Monte Carlo standard errors. From a bound, an arrow points to where the evidence lies."
+    )
     caption += f" No evidence: {', '.join(missing)}." if missing else ""
     labels = {n: _label(n, e) for n, e in found.items()}
     height = sum(max(0.34, 0.155 * len(t) + 0.1) for t in labels.values())
@@ -126,7 +129,7 @@ def plot_evidence(fits: Mapping[str, Fit]) -> Figure:
 
 
 def _label(name: str, evidence: Evidence) -> list[str]:
-    lines = [plain(name), KINDS[evidence.kind]]
+    lines = [shorten(plain(name), 2.5), KINDS[evidence.kind]]
     if evidence.conditional_on:
         lines += wrap(plain("given " + ", ".join(evidence.conditional_on)), 2.0)[:2]
     return lines

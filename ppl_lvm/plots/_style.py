@@ -1,7 +1,8 @@
 """One look for every picture: colours, fonts, the place of title, caption and legend; no pyplot.
 
-Colours are Okabe and Ito's (2008), which people with any common colour vision tell apart, without the yellow that
-is lost on white; each comes with a marker and a line style of its own, so that a picture reads in grey as well.
+Colours are Okabe and Ito's (2008), which people with any common colour vision tell apart, without the
+yellow that is lost on white; each comes with a marker and a line style of its own, so that a picture reads
+in grey as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WIDTH = 7.6
-"""Inches: at 96 pixels an inch this is the width of the report's text, so that 9 points stay 9 points there."""
+"""Inches; the report shows pictures at this width or wider, so its letters are never smaller than here."""
 INK, FAINT, SHADE = "#1a1a1a", "#5c5c5c", "#e9edf2"
 BLACK = "#000000"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

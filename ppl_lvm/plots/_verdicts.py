@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from ppl_lvm.comparison import MAX_BIAS, MAX_LOG_RATIO, Comparison, Verdict
 from ppl_lvm.plots._style import FAINT, INK, SHADE, WIDTH, Look, blank, looks, panels, styled
-from ppl_lvm.plots._text import plain, wrap
+from ppl_lvm.plots._text import plain, shorten, wrap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +44,10 @@ _FAR_BIAS, _FAR_RATIO = 5.0, 16.0
 def plot_verdicts(comparison: Comparison) -> Figure:
     """Bias (posterior sds) against sd ratio (log scale) of every quantity, a panel for each fit.
 
-    The shaded box holds what a verdict of "means and spreads" forgives: |bias| <= 0.5 and a ratio of sds between
-    3/4 and 4/3; the band above and below it what "means only" does. Thin bars are one Monte Carlo standard error.
-    Points have no spread: their biases are marks at the foot. Quantities beyond the axes are arrows at the edge.
+    The shaded box holds what a verdict of "means and spreads" forgives: |bias| <= 0.5 and a ratio of sds
+    between 3/4 and 4/3; the band above and below it what "means only" does. Thin bars are one Monte Carlo
+    standard error. Points have no spread: their biases are marks at the foot. Quantities beyond the axes
+    are arrows at the edge.
 
     Without a reference there is no bias to show; the picture then gives each fit's verdict.
     """
@@ -59,10 +60,10 @@ def plot_verdicts(comparison: Comparison) -> Figure:
     titles = {n: _title(n, comparison.verdicts[n], room) for n in fits}
     rows = -(-len(fits) // columns)
     tallest = max(len(t) for t in titles.values())
-    reference = plain(comparison.reference)
+    reference = shorten(plain(comparison.reference), 2.5)
     caption = (
-        f"Each mark is a quantity, with one Monte Carlo standard error. Dark box: |bias| at most {MAX_BIAS} and sd "
-        "ratio between 3/4 and 4/3 (means and spreads); light band: means only. Arrows lie beyond the axes."
+        f"Each mark is a quantity, with one Monte Carlo standard error. Dark box: |bias| at most {MAX_BIAS}, "
+        "sd ratio 3/4 to 4/3 (means and spreads); light band: means only. Arrows lie beyond the axes."
         + (" Points have no spread: marks at the foot." if comparison.points else "")
     )
     figure = blank(f"Bias and spread against {reference}", caption, rows * (1.75 + 0.155 * tallest) + 0.25)
@@ -73,7 +74,7 @@ def plot_verdicts(comparison: Comparison) -> Figure:
         ax.set_title("\n".join(titles[name]), linespacing=1.2)
         ax.tick_params(labelleft=i % columns == 0)
     figure.supxlabel(f"bias: difference of means, in sds of {reference}", fontsize=9)
-    figure.supylabel(f"sd / sd of {reference} (log scale)", fontsize=9)
+    figure.supylabel("ratio of sds (log scale)", fontsize=9)
     return figure
 
 
@@ -153,8 +154,8 @@ def _levels(comparison: Comparison) -> Figure:
     """Each fit's verdict on itself, where there is no reference."""
     fits = list(comparison.fits)
     caption = (
-        "No reference: each fit is judged by what it can say of itself (R-hat, effective size, k-hat). A part of the "
-        "posterior that a fit never saw stays unseen."
+        "No reference: each fit is judged by what it says of itself (R-hat, effective size, k-hat). A part "
+        "of the posterior that a fit never saw stays unseen."
     )
     figure = blank("What each fit can say of itself", caption, 0.32 * len(fits) + 0.7)
     axes = figure.add_subplot()
@@ -169,7 +170,7 @@ def _levels(comparison: Comparison) -> Figure:
     axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_ylim(len(fits) - 0.4, -0.6)
     axes.set_xticks(range(len(order)), list(LEVELS.values()))
-    axes.set_yticks(range(len(fits)), [plain(n) for n in fits], color=INK)
+    axes.set_yticks(range(len(fits)), [shorten(plain(n), 2.5) for n in fits], color=INK)
     axes.set_xlabel("verdict")
     axes.set_ylabel("fit")
     return figure

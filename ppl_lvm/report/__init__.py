@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML page that carries its pictures, styles and script, and loads nothing."""
+"""The report of a comparison: one HTML page that carries its pictures and script, and loads no file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ppl_lvm.comparison import Comparison
 def write_report(comparison: Comparison, path: str | Path) -> Path:
     """Write the comparison as one self-contained page; returns its path. Folders on the way are made.
 
-    Verdicts come first, then what was fitted, the overview, every quantity (a table to sort and to filter), the
-    pictures, the evidence, and the settings, seeds, versions and times that it takes to do it again. Pictures that a
-    comparison cannot have (no chains, no data) are left out, with the reason.
+    Verdicts come first, then what was fitted, the overview, every quantity (a table to sort and to filter),
+    the pictures, the evidence, and the settings, seeds, versions and times that it takes to do it again.
+    Pictures that a comparison cannot have (no chains, no data) are left out, with the reason.
 
     Raises
     ------

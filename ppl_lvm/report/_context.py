@@ -18,7 +18,7 @@ from ppl_lvm.report._tables import evidence, overview, points, quantities, show
 from ppl_lvm.result import Fit
 
 MEANING = {
-    "means_and_spreads": f"every bias is below {MAX_BIAS} posterior sd and every sd within 3/4 and 4/3 of the reference's",
+    "means_and_spreads": f"every bias is below {MAX_BIAS} posterior sd, every sd ratio 3/4 to 4/3",
     "means_only": f"every bias is below {MAX_BIAS} posterior sd, but some spread is off or unknown",
     "inconclusive": "Monte Carlo errors are too large to tell",
     "do_not_trust": f"some bias is above {MAX_BIAS} posterior sd, beyond its error",

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -78,8 +79,8 @@ def _wanted(comparison: Comparison) -> Iterator[Wanted]:
     yield Wanted(
         "Means and intervals",
         lambda: plots.plot_comparison(comparison, max_quantities=16),
-        "Where a fit's markers leave the grey band its means are off; where its lines are shorter than the reference's "
-        "it is too sure."
+        "Where a fit's markers leave the grey band its means are off; where its lines are shorter than the "
+        "reference's it is too sure."
         if reference
         else "Fits that agree have markers and lines above each other.",
         f"Forest plot: means and 89 % intervals of up to 16 quantities for {len(fits)} fits{against}. "
@@ -95,7 +96,7 @@ def _wanted(comparison: Comparison) -> Iterator[Wanted]:
     yield Wanted(
         "Marginal densities",
         lambda: plots.plot_marginals(comparison),
-        "The same quantities as densities: bumps, skewness and bounds that a mean and an interval do not show.",
+        "The same quantities as densities: skewness, bumps and bounds, which an interval does not show.",
         f"Density curves of up to 12 quantities for {len(comparison.draws)} fits with draws"
         + (
             f", and vertical lines for the points {', '.join(comparison.points)}."
@@ -114,14 +115,14 @@ def _of_single_fits(comparison: Comparison) -> Iterator[Wanted]:
             f"Clusters by {main}",
             lambda: plots.plot_clusters(fits[main]),
             "Small marks are rows that the posterior does not place with certainty.",
-            f"Scatter plots of the data by pairs of features, coloured by the most probable component by {main}.",
+            f"Scatter plots of pairs of features, coloured by the most probable component by {main}.",
         )
     if any(fit.evidence is not None for fit in fits.values()):
         evidence = "; ".join(f"{n}: {f.evidence}" for n, f in fits.items() if f.evidence is not None)
         yield Wanted(
             "Log evidence",
             lambda: plots.plot_evidence(fits),
-            "A bound only says on which side of it the evidence lies; the gap between a bound and an estimate is what the guide lost.",
+            "A bound says on which side the evidence lies, not how far: the gap is what the guide lost.",
             f"Log evidence with its errors. {evidence}.",
         )  # fmt: skip
     if any("optimization" in fit.groups for fit in fits.values()):
@@ -139,9 +140,9 @@ def _of_single_fits(comparison: Comparison) -> Iterator[Wanted]:
         if fit.sample_stats is not None and "log_q" in fit.sample_stats:
             yield Wanted(
                 f"Importance weights of {name}",
-                lambda fit=fit: plots.plot_khat(fit),
+                partial(plots.plot_khat, fit),
                 "A flat left end is good: no few draws decide. Its slope is k-hat.",
-                f"Sorted importance weights of {name} on logarithmic axes, with the Pareto k-hat of their tail.",
+                f"Sorted importance weights of {name} on logarithmic axes, and the k-hat of their tail.",
             )
 
 

@@ -1,4 +1,4 @@
-"""A model's docstring as plain text: reStructuredText roles and LaTeX read as one would write them by hand."""
+"""A model's docstring as plain text: reStructuredText and LaTeX as one would write them by hand."""
 
 from __future__ import annotations
 
@@ -7,15 +7,42 @@ import re
 import sys
 from typing import Any
 
+_SIGNS = {
+    "sim": "~",
+    "dots": "…",
+    "ldots": "…",
+    "cdots": "⋯",
+    "cdot": "·",
+    "times": "×",
+    "top": "ᵀ",
+    "mid": "|",
+    "le": "≤",
+    "leq": "≤",
+    "ge": "≥",
+    "geq": "≥",
+    "ne": "≠",
+    "in": "∈",
+    "to": "→",
+    "infty": "∞",
+    "approx": "≈",
+    "propto": "∝",
+    "sum": "∑",
+    "prod": "∏",
+    "int": "∫",
+    "sqrt": "√",
+    "pm": "±",
+    "quad": "  ",
+    "qquad": "    ",
+}
+_SMALL = (
+    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi chi psi omega"
+)
+_LARGE = "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
 _COMMANDS = {
-    "sim": "~", "dots": "…", "ldots": "…", "cdots": "⋯", "cdot": "·", "times": "×", "top": "ᵀ", "mid": "|",
-    "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ne": "≠", "in": "∈", "to": "→", "infty": "∞", "approx": "≈",
-    "propto": "∝", "sum": "∑", "prod": "∏", "int": "∫", "sqrt": "√", "pm": "±", "quad": "  ", "qquad": "    ",
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "zeta": "ζ", "eta": "η", "theta": "θ",
-    "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ", "sigma": "σ", "tau": "τ",
-    "phi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω", "Gamma": "Γ", "Delta": "Δ", "Theta": "Θ", "Lambda": "Λ",
-    "Xi": "Ξ", "Pi": "Π", "Sigma": "Σ", "Phi": "Φ", "Psi": "Ψ", "Omega": "Ω",
-}  # fmt: skip
+    **_SIGNS,
+    **dict(zip(_SMALL.split(), "αβγδεζηθκλμνξπρστφχψω", strict=True)),
+    **dict(zip(_LARGE.split(), "ΓΔΘΛΞΠΣΦΨΩ", strict=True)),
+}
 
 
 def story_of(model: Any) -> str:

@@ -30,7 +30,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from ppl_lvm.models.gaussian_mixture import _density, _mstep
+from ppl_lvm.models.gaussian_mixture import _checks, _density, _mstep
 from ppl_lvm.models.gaussian_mixture._estep import EStep
 from ppl_lvm.models.gaussian_mixture._exact import GaussianMixtureExact
 from ppl_lvm.models.gaussian_mixture._point import Point
@@ -366,7 +366,7 @@ def test_reaches_scikit_learns_optimum_from_its_starts(
 ) -> None:
     (_, k, covariance), stored = entry, reference[entry]
     found = fit_like_sklearn(stored["x"], k, covariance)
-    # both stop at a gain of 1e-9 nats a datum: 1e-7 from the end at the slowest rate, 0.99; and |ll| / n > 0.1
+    # both stop at a gain of 1e-9 nats a datum: at the slowest rate, 0.99, 1e-7 from the end; |ll| / n > 0.1
     np.testing.assert_allclose(found, stored["total_loglik"], rtol=1e-6)
 
 
@@ -585,6 +585,40 @@ def test_collapse_that_no_start_escapes(covariance: str, floor: float | None) ->
     assert tied.collapsed == ()  # one covariance for both, which the 60 others determine
 
 
+@pytest.mark.parametrize("covariance", ["full", "tied"])
+def test_posterior_without_a_mode_is_reported(covariance: str) -> None:
+    """LKJ(1) does not bound the density at a singular correlation, as of a column given twice."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3))[:, [0, 1, 2, 0]]
+    prior = make_prior(x, 1, covariance) | {"corr_concentration": np.array(1.0)}
+    model = GaussianMixtureExact(1, covariance)
+    result = model.em({"x": x, "prior": prior}, rng=np.random.default_rng(0), num_init=1, estimate="map")
+    assert result.collapsed == (0,)
+    assert result.note is not None
+    assert "the only start" in result.note
+    assert np.isfinite(result.objective)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("sd", [1e-3, 1e-7])
+def test_tight_clusters_are_sound(covariance: str, sd: float) -> None:
+    """However small they are beside their distance: no digits are lost, and nothing is called collapsed."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[0.0, 0.0], [1.0, 0.0], [0.25, 0.75]])
+    x = np.concatenate([centre + sd * rng.normal(size=(200, 2)) for centre in centres])
+    model = GaussianMixtureExact(3, covariance)
+    result = model.em({"x": x}, rng=np.random.default_rng(0), num_init=3, variance_floor=0.0)
+    assert result.collapsed == ()
+    scatter = np.stack([np.cov(part.T, bias=True) for part in np.split(x, 3)])
+    kinds = {"full": scatter, "tied": np.stack([scatter.mean(0)] * 3)}
+    kinds["diag"] = np.stack([np.diag(np.diag(c)) for c in scatter])
+    kinds["spherical"] = np.stack([np.eye(2) * np.trace(c) / 2.0 for c in scatter])
+    found = covariance_matrices(result.values, covariance)
+    order = [int(np.argmin(np.abs(result.values["loc"] - centre).sum(1))) for centre in centres]
+    # positions of size 1 are rounded to 2^-53, that is 1e-9 sds
+    np.testing.assert_allclose(found[order], kinds[covariance], rtol=1e-7, atol=1e-7 * sd**2)
+
+
 # ---- units, small and odd data ------------------------------------------------------------------------
 
 
@@ -746,7 +780,7 @@ def test_relabelling(covariance: str, d: int) -> None:
 
 def test_parameters_are_counted_from_the_sites() -> None:
     for covariance, d, k in itertools.product(COVARIANCES, (1, 2, 5), (1, 3)):
-        sizes = {n: int(np.prod(s)) for n, s in _density.site_shapes(k, covariance, d).items()}
+        sizes = {n: int(np.prod(s)) for n, s in _checks.site_shapes(k, covariance, d).items()}
         sizes["weights"] -= 1
         if "corr_tril" in sizes:
             sizes["corr_tril"] = sizes["corr_tril"] // d**2 * (d * (d - 1) // 2)

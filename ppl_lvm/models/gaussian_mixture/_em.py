@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ._density import Array, Values, check_prior, check_values, check_x
-from ._estep import EStep
-from ._point import Point
-from ._search import Restart, Search
-from ._start import Frame, kmeans_point
+from ppl_lvm.models.gaussian_mixture._checks import Array, Values, check_prior, check_values, check_x
+from ppl_lvm.models.gaussian_mixture._estep import EStep
+from ppl_lvm.models.gaussian_mixture._point import Point
+from ppl_lvm.models.gaussian_mixture._search import Restart, Search
+from ppl_lvm.models.gaussian_mixture._start import Frame, kmeans_point
 
 Progress = Callable[[int, int, float], None]
 
@@ -92,7 +92,8 @@ def em(
         The best run without a collapsed component, if there is one. For "ml", a component is reported as
         collapsed if the floor makes up half of its least variance, or if its responsibilities add up to
         fewer than d + 1 points (tied: 1 point, since the covariance is shared). For either estimate, also
-        if its least variance, in any direction, is under 1e-10 of the columns' variances.
+        if the least eigenvalue of its correlation matrix is under 1e-10, or its next step had no finite
+        maximum.
 
     Raises
     ------

@@ -25,16 +25,16 @@ from types import TracebackType
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from ._density import Array, inverse_tril
-from ._point import Point, condition, log_constants, natural_parameters
+from ppl_lvm.models.gaussian_mixture._checks import Array
+from ppl_lvm.models.gaussian_mixture._density import inverse_tril
+from ppl_lvm.models.gaussian_mixture._point import Point, condition, log_constants, natural_parameters
 
 CONDITION_LIMIT = 1e6
 """Up to it the natural pass loses a few times 2^-52 x 1e6 = 2e-10 nats a datum at most."""
 
 _TILE_DOUBLES = 640_000  # about 5 MiB of features a tile: measured best on 1 MiB of L2 cache a core
-_MAX_BLOCKS = 32  # partial sums; a fixed number, so that the result does not depend on how many threads run
+_MAX_BLOCKS = 32  # partial sums: a fixed number, for a result that does not depend on that of threads
 _THREAD_FLOPS = 2e7  # below about a millisecond of work threads cost more than they give
-_DIAGONAL = "kdt,kdt->kd"
 SMALLEST_COUNT = 1e-200
 
 
@@ -56,9 +56,9 @@ class Moments:
 class EStep:
     """E-step on fixed data x (n, d), centred and of about unit spread. A context: threads live inside it.
 
-    Large problems run their tiles in as many threads as BLAS is set to use. BLAS itself, and OpenMP (k-means),
-    run on one meanwhile: they gain nothing on problems this small, and on a busy machine their threads spin (a
-    triangular solve of size 2 took 3 ms instead of 10 microseconds). The settings are put back on leaving.
+    Large problems run their tiles in as many threads as BLAS is set to use. BLAS itself and OpenMP (in
+    k-means) run on one meanwhile: they gain nothing on problems this small, and on a busy machine their
+    threads spin (a triangular solve of size 2 took 3 ms, not 10 us). The settings are put back on leaving.
     """
 
     def __init__(self, x: Array, num_components: int, covariance: str) -> None:
@@ -183,7 +183,7 @@ class EStep:
         return self._sum_over_tiles(tile_sums, self._deviation_tile)[0]
 
     def _whitener(self, point: Point) -> Callable[[Array], tuple[Array, Array]]:
-        """A function of a tile: whitened deviations (k, d, rows) from each mean, and log p(x, j) (k, rows)."""
+        """A function of a tile: whitened deviations from each mean (k, d, rows), log p(x, j) (k, rows)."""
         (k, d), dense = point.loc.shape, self.covariance in ("full", "tied")
         whiten = inverse_tril(point.factor) if dense else 1.0 / point.factor.reshape(k, -1, 1)
         constant = log_constants(point, self.covariance)[:, None]
@@ -204,9 +204,10 @@ class EStep:
             z, shares = whitened(tile)
             log_likelihood = normalise(shares)
             weighted = np.multiply(z, shares[:, None], out=self._buffer("weighted", z.shape))
-            products = (
-                np.matmul(weighted, np.swapaxes(z, 1, 2)) if dense else np.einsum(_DIAGONAL, weighted, z)
-            )
+            if dense:
+                products = np.matmul(weighted, np.swapaxes(z, 1, 2))
+            else:
+                products = np.einsum("kdt,kdt->kd", weighted, z)
             parts = [shares.sum(1)[:, None], weighted.sum(2), products.reshape(k, -1)]
             return log_likelihood, np.concatenate(parts, axis=1)
 

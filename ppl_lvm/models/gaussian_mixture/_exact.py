@@ -16,20 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._density import (
+from ppl_lvm.models.gaussian_mixture._checks import (
     COVARIANCES,
     Array,
     Values,
     check_prior,
     check_values,
     check_x,
-    log_joint_chunks,
-    log_prior,
-    log_sum_exp,
 )
+from ppl_lvm.models.gaussian_mixture._density import log_joint_chunks, log_prior, log_sum_exp
 
 if TYPE_CHECKING:
-    from ._em import EMResult, Progress
+    from ppl_lvm.models.gaussian_mixture._em import EMResult, Progress
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,9 @@ class GaussianMixtureExact:
 
     def initial_values(self, data: Mapping[str, Any], rng: np.random.Generator) -> Values:
         """A start from k-means, strictly inside every support; see `_start.kmeans_point` for the rule."""
-        from ._start import kmeans_values  # scikit-learn and scipy.optimize load only where they are used
+        from ppl_lvm.models.gaussian_mixture._start import (
+            kmeans_values,  # scikit-learn and scipy.optimize load only where they are used
+        )
 
         return kmeans_values(check_x(data, self.num_components), self.num_components, self.covariance, rng)
 
@@ -170,7 +170,7 @@ class GaussianMixtureExact:
         progress: Progress | None = None,
     ) -> EMResult:
         """Maximum likelihood ("ml") or maximum posterior ("map") by EM; see `_em.em` for every argument."""
-        from ._em import em
+        from ppl_lvm.models.gaussian_mixture._em import em
 
         return em(
             data,

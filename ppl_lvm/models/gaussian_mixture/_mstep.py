@@ -5,6 +5,7 @@ Both work in the frame of `_start.Frame`, on the moments of `_estep`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,9 +13,11 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 from scipy.special import wrightomega
 
-from ._density import Array, Values, lkj_exponents
-from ._estep import SMALLEST_COUNT, Moments, Point
-from ._start import Frame
+from ppl_lvm.models.gaussian_mixture._checks import Array, Values
+from ppl_lvm.models.gaussian_mixture._density import lkj_exponents
+from ppl_lvm.models.gaussian_mixture._estep import SMALLEST_COUNT, Moments
+from ppl_lvm.models.gaussian_mixture._point import Point
+from ppl_lvm.models.gaussian_mixture._start import Frame
 
 _LEAST_SD = 1e-12  # of the columns' spread; below, deviations from the mean are rounding
 _LEAST_CONDITIONAL_SD = 1e-7  # of a feature given the others over its own; its square is at rounding
@@ -49,9 +52,10 @@ class MaximumLikelihood:
         if self._covariance == "full":
             covariance = moments.scatter / safe[:, None, None] + np.diag(self._floor)
             covariance[~alive] = (point.factor @ np.swapaxes(point.factor, 1, 2))[~alive]
-            factor = checked_cholesky(covariance)
+            factor = checked_cholesky(covariance, len(count))
         elif self._covariance == "tied":
-            factor = checked_cholesky((moments.scatter / total + np.diag(self._floor))[None])[0]
+            covariance = moments.scatter / total + np.diag(self._floor)
+            factor = checked_cholesky(covariance[None], len(count))[0]
         elif self._covariance == "diag":
             factor = np.sqrt(moments.scatter / safe[:, None] + self._floor)
             factor[~alive] = point.factor[~alive]
@@ -75,9 +79,8 @@ class MaximumPosterior:
         self._concentration = prior["concentration"]
         self._mean = frame.standardise(prior["loc_mean"])
         self._sd = prior["loc_scale"] / frame.unit
-        self._log_scale = prior["scale_loc"] - np.log(
-            frame.unit[0] if covariance == "spherical" else frame.unit
-        )
+        unit = frame.unit[0] if covariance == "spherical" else frame.unit
+        self._log_scale = prior["scale_loc"] - np.log(unit)
         self._log_scale_sd = float(prior["scale_scale"])
         self._eta = float(prior.get("corr_concentration", np.ones(())))
 
@@ -115,27 +118,28 @@ class MaximumPosterior:
         return shrink * pull / (count[:, None] + shrink)
 
     def _factor(self, moments: Moments, step: Array, current: Array) -> Array:
-        count, d = moments.count, step.shape[1]
+        count, d = moments.count, len(self._sd)
         a, b = self._log_scale, self._log_scale_sd
         if self._covariance == "diag":
             return np.exp(log_scale_mode(moments.scatter + count[:, None] * step**2, count[:, None], a, b))
         if self._covariance == "spherical":
             return np.exp(log_scale_mode(moments.scatter + count * (step**2).sum(1), count * d, a, b))
         outer = count[:, None, None] * step[:, :, None] * step[:, None, :]
-        if self._covariance == "tied":
-            scatter, count, current = (
-                (moments.scatter + outer.sum(0))[None],
-                count.sum(keepdims=True),
-                current[None],
-            )
-        else:
-            scatter = moments.scatter + outer
-        if d == 1:
-            factor = np.exp(log_scale_mode(scatter, count[:, None, None], a, b))
-        else:
-            each = zip(scatter, count, current, strict=True)
-            factor = np.stack([covariance_mode(s, float(c), a, b, self._eta, f) for s, c, f in each])
-        return factor[0] if self._covariance == "tied" else factor
+        if self._covariance == "full":
+            return self._dense_factors(moments.scatter + outer, count, current, len(step))
+        scatter = moments.scatter + outer.sum(0)
+        return self._dense_factors(scatter[None], count.sum(keepdims=True), current[None], len(step))[0]
+
+    def _dense_factors(self, scatter: Array, count: Array, current: Array, num_components: int) -> Array:
+        a, b = self._log_scale, self._log_scale_sd
+        if scatter.shape[-1] == 1:
+            return np.exp(log_scale_mode(scatter, count[:, None, None], a, b))
+        mixed = scatter + current @ np.swapaxes(current, 1, 2)  # one pseudo-datum, for an empty component
+        references = checked_cholesky(mixed / (count[:, None, None] + 1.0), num_components)
+        factors = []
+        for s, c, now, reference in zip(scatter, count, current, references, strict=True):
+            factors.append(CovarianceMode(s, float(c), a, b, self._eta).solve(now, reference))
+        return np.stack(factors)
 
 
 def simplex(count: Array) -> Array:
@@ -144,14 +148,15 @@ def simplex(count: Array) -> Array:
     return raised / raised.sum()
 
 
-def checked_cholesky(covariance: Array) -> Array:
-    """Cholesky factors of (k, d, d); SingularCovariance names those that have none."""
+def checked_cholesky(covariance: Array, num_components: int) -> Array:
+    """Cholesky factors of (k or, if shared, 1, d, d); SingularCovariance names components that have none."""
     try:
         return np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
         least = np.linalg.eigvalsh(covariance)[:, 0]
         bad = np.flatnonzero(least <= least.min().clip(min=0.0))
-        raise SingularCovariance(tuple(int(j) for j in bad)) from None
+        shared = len(covariance) < num_components
+        raise SingularCovariance(tuple(range(num_components) if shared else map(int, bad))) from None
 
 
 def check_spread(factor: Array, covariance: str, num_components: int) -> None:
@@ -161,12 +166,12 @@ def check_spread(factor: Array, covariance: str, num_components: int) -> None:
         singular = (np.diagonal(factor, axis1=-2, axis2=-1) < _LEAST_CONDITIONAL_SD * sd) | (sd < _LEAST_SD)
     else:
         singular = factor < _LEAST_SD
-    if singular.any():
-        shared = covariance == "tied"
-        per_component = (
-            singular.reshape(num_components, -1).any(1) if not shared else np.ones(num_components, bool)
-        )
-        raise SingularCovariance(tuple(int(j) for j in np.flatnonzero(per_component)))
+    if not singular.any():
+        return
+    if covariance == "tied":
+        raise SingularCovariance(tuple(range(num_components)))
+    per_component = singular.reshape(num_components, -1).any(1)
+    raise SingularCovariance(tuple(int(j) for j in np.flatnonzero(per_component)))
 
 
 def log_scale_mode(scatter: Array, count: Array, prior_mean: Array, prior_sd: float) -> Array:
@@ -188,50 +193,66 @@ def log_scale_mode(scatter: Array, count: Array, prior_mean: Array, prior_sd: fl
     return u
 
 
-def covariance_mode(
-    scatter: Array, count: float, prior_mean: Array, prior_sd: float, eta: float, current: Array
-) -> Array:
-    """Cholesky factor L = diag(s) C (d, d) of a covariance: the mode over s > 0 and correlation factors C of
+@dataclass(frozen=True, eq=False)
+class CovarianceMode:
+    """The mode of a covariance given loc, over its scales s > 0 and correlation factor C, L = diag(s) C, of
 
     -count log det L - tr(L^-1 scatter L^-T) / 2 + log LogNormal(s) + log LKJCholesky(C; eta).
 
-    L-BFGS over log s and the strictly lower part of Y, unit lower triangular, with C = Y / (row lengths
-    of Y): a bijection without constraints, and no Jacobian since the mode is that of the density of (s,
-    C).
+    No Jacobian enters: the mode is that of the density of (s, C). The lower triangular L stands for both,
+    since s_i is the length of its row i. L-BFGS runs over M = L0^-1 L, by the logs of its diagonal and the
+    entries below it; L0 is the factor of about scatter / count, which makes the Hessian nearly a multiple of
+    the identity however correlated the features are.
     """
-    d = len(scatter)
-    lower = np.tril_indices(d, -1)
-    exponents = lkj_exponents(d, eta)
-    size = count + 1.0
 
-    def objective(parameters: Array) -> tuple[float, Array]:
-        u, y = parameters[:d], np.eye(d)
-        y[lower] = parameters[d:]
-        length2 = (y**2).sum(1)
-        log_diagonal = u - 0.5 * np.log(length2)
-        tril = np.exp(log_diagonal)[:, None] * y
-        half = solve_triangular(tril, scatter, lower=True, check_finite=False)
+    scatter: Array
+    count: float
+    prior_mean: Array
+    prior_sd: float
+    eta: float
+
+    def solve(self, current: Array, reference: Array) -> Array:
+        """L (d, d), at least as good as `current`; `reference` is L0."""
+        d = len(current)
+        lower = np.tril_indices(d, -1)
+
+        def parameters(tril: Array) -> Array:
+            relative = solve_triangular(reference, tril, lower=True)
+            return np.concatenate([np.log(np.diagonal(relative)), relative[lower]])
+
+        def factor(at: Array) -> tuple[Array, Array]:
+            relative = np.diag(np.exp(at[:d]))
+            relative[lower] = at[d:]
+            return reference @ relative, relative
+
+        def objective(at: Array) -> tuple[float, Array]:
+            tril, relative = factor(at)
+            value, slope = self.value_and_slope(tril)
+            by_relative = reference.T @ slope
+            by_log_diagonal = np.diagonal(by_relative) * np.diagonal(relative)
+            return value, np.concatenate([by_log_diagonal, by_relative[lower]])
+
+        start = min(parameters(current), np.zeros(d + len(lower[0])), key=lambda at: objective(at)[0])
+        # far beyond any sound covariance: they keep a search towards a singular one within floating point
+        bounds = [(-30.0, 30.0)] * d + [(-1e8, 1e8)] * len(lower[0])
+        options = {"maxiter": 200, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
+        found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        # a line search can end in rounding: never step back, nor to NaN
+        better = found.fun <= self.value_and_slope(current)[0]
+        return factor(found.x)[0] if better else current
+
+    def value_and_slope(self, tril: Array) -> tuple[float, Array]:
+        """Minus the objective per datum, less constants, and its derivative in the lower part of L."""
+        diagonal, length2 = np.diagonal(tril), (tril**2).sum(1)
+        log_scale, log_diagonal = 0.5 * np.log(length2), np.log(diagonal)
+        exponents = lkj_exponents(len(tril), self.eta)
+        half = solve_triangular(tril, self.scatter, lower=True, check_finite=False)
         white = solve_triangular(tril, half.T, lower=True, check_finite=False)
-        value = count * log_diagonal.sum() + 0.5 * np.trace(white)
-        value += (0.5 * ((u - prior_mean) / prior_sd) ** 2 + u + 0.5 * exponents * np.log(length2)).sum()
-        # derivative with respect to L, times L's rows: d tr(L^-1 A L^-T) / 2 = -tr(white L^-1 dL)
-        by_tril = -np.tril(solve_triangular(tril, white, lower=True, trans=1, check_finite=False))
-        by_tril[np.diag_indices(d)] += count / np.diagonal(tril)
-        by_log_diagonal = (by_tril * tril).sum(1)
-        by_u = by_log_diagonal + (u - prior_mean) / prior_sd**2 + 1.0
-        by_y = (
-            by_tril * np.exp(log_diagonal)[:, None] + ((exponents - by_log_diagonal) / length2)[:, None] * y
-        )
-        return value / size, np.concatenate([by_u, by_y[lower]]) / size
-
-    start_y = current / np.diagonal(current)[:, None]
-    start = np.concatenate([0.5 * np.log((current**2).sum(1)), start_y[lower]])
-    # far beyond any sound covariance: they keep a line search towards a singular one within floating point
-    bounds = [(v - 40.0, v + 40.0) for v in start[:d]] + [(-1e8, 1e8)] * (len(start) - d)
-    options = {"maxiter": 200, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    if not found.fun <= objective(start)[0]:  # a line search can end in rounding; never step back, nor to NaN
-        return current
-    y = np.eye(d)
-    y[lower] = found.x[d:]
-    return (np.exp(found.x[:d]) / np.sqrt((y**2).sum(1)))[:, None] * y
+        from_mean = (log_scale - self.prior_mean) / self.prior_sd
+        value = self.count * log_diagonal.sum() + 0.5 * np.trace(white)
+        value += (0.5 * from_mean**2 + log_scale - exponents * (log_diagonal - log_scale)).sum()
+        # d tr(L^-1 A L^-T) / 2 = -tr(white L^-1 dL)
+        slope = -np.tril(solve_triangular(tril, white, lower=True, trans=1, check_finite=False))
+        slope[np.diag_indices(len(tril))] += (self.count - exponents) / diagonal
+        slope += ((from_mean / self.prior_sd + 1.0 + exponents) / length2)[:, None] * tril
+        return value / (self.count + 1.0), slope / (self.count + 1.0)

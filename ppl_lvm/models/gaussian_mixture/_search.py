@@ -7,15 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._density import Array, Values, log_prior
-from ._estep import EStep
-from ._mstep import MaximumLikelihood, MaximumPosterior, MStep, SingularCovariance
-from ._point import Point
-from ._start import Frame
+from ppl_lvm.models.gaussian_mixture._checks import Array, Values
+from ppl_lvm.models.gaussian_mixture._density import log_prior
+from ppl_lvm.models.gaussian_mixture._estep import EStep
+from ppl_lvm.models.gaussian_mixture._mstep import (
+    MaximumLikelihood,
+    MaximumPosterior,
+    MStep,
+    SingularCovariance,
+)
+from ppl_lvm.models.gaussian_mixture._point import Point
+from ppl_lvm.models.gaussian_mixture._start import Frame
 
 _FLOOR_SHARE = 1e-6  # of the mean column variance
 _SAME_OBJECTIVE = 1e-11  # relative difference of sums that rounding may explain
-_DEGENERATE_VARIANCE = 1e-10  # least eigenvalue of a covariance, in units of the columns' variances
+_DEGENERATE_CORRELATION = 1e-10  # least eigenvalue of a correlation matrix
 
 
 @dataclass(frozen=True)
@@ -102,11 +108,11 @@ class Search:
         is_sound = np.array([not run.collapsed for run in runs])
         highest = _first_best(objectives)
         if not is_sound.any():
+            simpler = "or covariance='diag'" if self.prior else "a simpler covariance, or estimate='map'"
             which = "the only start" if len(runs) == 1 else f"every one of {len(runs)} starts"
             return runs[highest], (
                 f"{which} ended with collapsed components (here {list(runs[highest].collapsed)}): the "
-                "objective comes from a near-singularity, not from a fit; use fewer components, a simpler "
-                "covariance, or estimate='map'"
+                f"objective comes from a near-singularity, not from a fit; use fewer components, {simpler}"
             )
         best = _first_best(np.where(is_sound, objectives, -np.inf))
         if is_sound[highest]:
@@ -134,12 +140,15 @@ class Search:
     def _collapsed(self, point: Point, count: Array) -> list[int]:
         """Components whose covariance the data do not determine; the rule is in the docstring of `em`."""
         kind, unit = self.frame.covariance, self.frame.unit
-        bad = np.broadcast_to(least_variances(point.factor, kind) < _DEGENERATE_VARIANCE, count.shape)
+        bad = np.zeros(len(count), dtype=bool)
+        if kind in ("full", "tied"):
+            scale = np.sqrt((point.factor**2).sum(-1, keepdims=True))
+            bad |= least_variances(point.factor / scale, kind) < _DEGENERATE_CORRELATION
         if self.prior is None:
             by_unit = {"diag": unit, "spherical": unit[0]}.get(kind, unit[:, None])
             at_floor = least_variances(point.factor * by_unit, kind) < 2.0 * self.floor
             least_points = 1.0 if kind == "tied" else len(unit) + 1.0
-            bad = bad | at_floor | (count < least_points)
+            bad |= at_floor | (count < least_points)
         return [int(j) for j in np.flatnonzero(bad)]
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._density import Array, Values, has_correlations
-from ._estep import Point
+from ppl_lvm.models.gaussian_mixture._checks import Array, Values, has_correlations
+from ppl_lvm.models.gaussian_mixture._point import Point
 
 _KMEANS_ROWS = 20_000  # k-means sees at most this many random rows; EM sees them all
 

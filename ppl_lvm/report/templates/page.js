@@ -26,7 +26,11 @@
     button.textContent = head.textContent.trim();
     button.title = `sort by ${button.textContent}: ${head.title}`;
     head.removeAttribute("title");
-    head.replaceChildren(button);
+    const printed = document.createElement("span");  // buttons are not repeated on every page of paper
+    printed.className = "printed";
+    printed.textContent = button.textContent;
+    printed.setAttribute("aria-hidden", "true");
+    head.replaceChildren(button, printed);
     button.addEventListener("click", () => sortBy(column));
   });
 
