@@ -10,6 +10,7 @@ pictures, and every fit.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import textwrap
 import time
@@ -25,15 +26,6 @@ import numpy as np
 import ppl_lvm as lvm
 from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, Renyi, models, plots
 
-COLUMNS = {  # of the overview: heading, width, how to print
-    "engine": ("engine", 18, str),
-    "backend": ("backend", 7, str),
-    "draws": ("draws", 5, str),
-    "seconds": ("seconds", 7, "{:.1f}".format),
-    "min_ess": ("min ESS", 7, "{:.0f}".format),
-    "khat": ("k-hat", 5, "{:.2f}".format),
-    "log_evidence": ("log evidence", 18, str),
-}
 SIGNS = {"exact": "=", "lower_bound": ">=", "upper_bound": "<=", "estimate": "~"}
 
 
@@ -98,21 +90,33 @@ def fit_all(x: Any, scale: int) -> dict[str, lvm.Fit]:
 
 
 def print_overview(comparison: lvm.Comparison) -> None:
-    """The comparison's overview in 92 columns."""
-    table = comparison.overview.copy()
-    table["log_evidence"] = [evidence(fit) for fit in comparison.fits.values()]
-    heads = "  ".join(f"{head:>{width}}" for head, width, _ in COLUMNS.values())
-    print(f"\n{'fit':<11}{heads}")
-    for name, row in table.iterrows():
-        cells = [shown(row[key], show) for key, (_, _, show) in COLUMNS.items()]
-        widths = [width for _, width, _ in COLUMNS.values()]
-        print(
-            f"{name:<11}" + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        )
+    """The comparison in a row per fit: what it cost, what it says of itself, how far from the reference."""
+    import pandas as pd
+
+    worst = comparison.table.groupby(level="fit", sort=False).agg(
+        bias=("bias", lambda column: column.abs().max()), least=("sd_ratio", "min"), most=("sd_ratio", "max")
+    )
+    overview = comparison.overview
+    shown = pd.DataFrame(
+        {
+            "backend": overview["backend"],
+            "draws": overview["draws"],
+            "seconds": overview["seconds"].map("{:.1f}".format),
+            "min ESS": overview["min_ess"].map(number("{:.0f}")),
+            "k-hat": overview["khat"].map(number("{:.2f}")),
+            "log evidence (nats)": [evidence(fit) for fit in comparison.fits.values()],
+            "max |bias|": worst["bias"].map(number("{:.2f}")),
+            "sd ratios": [
+                f"{a:.2f}-{b:.2f}" if a == a else "-" for a, b in zip(worst.least, worst.most, strict=True)
+            ],
+        }
+    )
+    print(f"\n{shown.to_string()}")
 
 
-def shown(value: Any, show: Callable[[Any], str]) -> str:
-    return "-" if isinstance(value, float) and np.isnan(value) else show(value)
+def number(pattern: str) -> Callable[[float], str]:
+    """How to print a column: a dash where there is no number."""
+    return lambda value: "-" if math.isnan(value) else pattern.format(value)
 
 
 def evidence(fit: lvm.Fit) -> str:
@@ -153,7 +157,7 @@ def write_pictures(comparison: lvm.Comparison, folder: Path) -> None:
         "check": reference.check(largest_petal).plot(),
     }
     for name, figure in pictures.items():
-        figure.savefig(folder / f"{name}.png", dpi=110)
+        figure.savefig(folder / f"{name}.png", dpi=100, pil_kwargs={"optimize": True})
 
 
 if __name__ == "__main__":

@@ -267,6 +267,11 @@ class Evidence:
     conditional_on: tuple[str, ...] = ()
     note: str = ""
 
+    def __post_init__(self) -> None:
+        kinds = ("exact", "lower_bound", "upper_bound", "estimate")
+        if self.kind not in kinds:
+            raise ValueError(f"kind: expected one of {kinds}, got {self.kind!r}.")
+
     def interval(self, num_errors: float = 2.0) -> tuple[float, float]:
         """Where log p(x) lies, as far as this value tells: infinite on a bound's open side."""
         low, high = self.nats - num_errors * self.std_error, self.nats + num_errors * self.std_error

@@ -84,7 +84,8 @@ def to_matrix(name: str, raw: Any) -> tuple[np.ndarray, Any, Any]:
     if array.ndim != 2:
         hint = f"; for one feature pass {name}[:, None]" if array.ndim == 1 else ""
         raise ValueError(f"{name}: expected shape (n, d), rows by features, got {array.shape}{hint}.")
-    return array.astype(np.float64), columns, rows
+    # one memory layout, so that an array and a frame of the same numbers give the same sums
+    return np.array(array, dtype=np.float64, order="C"), columns, rows
 
 
 def bind_matrix(raw: Any, *, argument: str = "x", min_rows: int = 1, why: str = "") -> Data:

@@ -229,6 +229,7 @@ def _meta(problem: Problem, result: Fit, seed: int) -> dict[str, Any]:
         "backend": result.backend,
         "engine": type(result.engine).__name__,
         "num_data": problem.num_data,
+        "columns": list(problem.data.coords["feature"]) if "feature" in problem.data.coords else None,
         "versions": {p: _version(p) for p in packages},
     }
 

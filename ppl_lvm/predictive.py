@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ppl_lvm.core import Problem, as_model
+from ppl_lvm.data import is_dataframe
 from ppl_lvm.fitting import prepare
 from ppl_lvm.result import Fit, chain_dataset, flat_draws
 
@@ -305,10 +306,24 @@ def with_latents(fit: Fit) -> Fit:
 def problem_at(fit: Fit, data: Any) -> Problem:
     """The fit's own problem, or the same model at new data."""
     if data is not None:
+        data = _in_order(fit, data)
         return prepare(as_model(fit.model), data, dtype=fit.meta.get("dtype"), fitting=False)
     if fit.problem is None:
         raise ValueError("data: this fit was loaded without its data; pass the data to predict at.")
     return fit.problem
+
+
+def _in_order(fit: Fit, data: Any) -> Any:
+    """A frame's columns in the order of the fit's, found by name."""
+    columns = fit.meta.get("columns")
+    if columns is None or not is_dataframe(data):
+        return data
+    names = [str(c) for c in data.columns]
+    if names == columns:
+        return data
+    if sorted(names) != sorted(columns):
+        raise ValueError(f"data: expected the columns {columns} of the fit, got {names}.")
+    return data.iloc[:, [names.index(c) for c in columns]]
 
 
 def observed_values(problem: Problem) -> dict[str, np.ndarray]:

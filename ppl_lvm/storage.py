@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ppl_lvm")
 FORMAT = 1
-_FILES = ("fit.json", "draws.nc", "params.safetensors", "data.nc")
+_TYPES: dict[str, Any] = {
+    "backend": str,
+    "engine": dict,
+    "model": dict,
+    "evidence": (dict, type(None)),
+    "log_likelihood": (int, float, type(None)),
+    "num_parameters": (int, type(None)),
+    "status": dict,
+    "meta": dict,
+    "contents": dict,
+}
 
 
 def save(fit: Fit, path: str | Path, *, data: bool = True) -> Path:
@@ -52,13 +62,15 @@ def save(fit: Fit, path: str | Path, *, data: bool = True) -> Path:
     if fit.sample_stats is not None:
         groups["sample_stats"] = fit.sample_stats
     groups |= dict(fit.groups)
+    record = _record(fit)
+    record["contents"] = {"groups": sorted(groups), "params": sorted(fit.params)}
     _write_tree(folder / "draws.nc", groups)
     _write_params(folder / "params.safetensors", fit.params)
     if data and fit.problem is not None:
         _write_tree(folder / "data.nc", {"arguments": _data_group(fit)})
     else:
         (folder / "data.nc").unlink(missing_ok=True)
-    _write_bytes(folder / "fit.json", json.dumps(_record(fit), indent=1).encode())
+    _write_bytes(folder / "fit.json", json.dumps(record, indent=1).encode())
     return folder
 
 
@@ -74,18 +86,33 @@ def load(path: str | Path, *, model: Any = None) -> Fit:
     if not folder.is_dir():
         raise ValueError(f"path: no folder {folder}; give the folder that fit.save wrote.")
     record = _read_record(folder / "fit.json")
+    try:
+        fit = _rebuild(record, model, folder)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / 'fit.json'}: damaged ({error!r}); save the fit again.") from None
+    if (folder / "data.nc").exists():
+        fit = dataclasses.replace(fit, problem=_problem_of(fit, folder / "data.nc"))
+    return fit
+
+
+def _rebuild(record: dict[str, Any], model: Any, folder: Path) -> Fit:
+    """The fit without its data, from its record and files."""
     owner = _model_of(record, model, folder)
     engine = _engine_of(record["engine"], folder)
     if isinstance(getattr(engine, "guide", None), _NotSaved) and owner.pyro.guide is not None:
         engine = dataclasses.replace(engine, guide=None)  # type: ignore[call-arg]  # only SVI has guides
+    contents = record["contents"]
     groups = _read_tree(folder / "draws.nc")
-    fit = Fit(
+    _check_contents(folder / "draws.nc", set(groups), set(contents["groups"]))
+    params = _read_params(folder / "params.safetensors")
+    _check_contents(folder / "params.safetensors", set(params), set(contents["params"]))
+    return Fit(
         model=owner,
         engine=engine,
         backend=record["backend"],
         problem=None,
         draws=groups.pop("posterior", None),
-        params=_read_params(folder / "params.safetensors"),
+        params=params,
         evidence=_evidence_of(record["evidence"]),
         sample_stats=groups.pop("sample_stats", None),
         groups=groups,
@@ -96,11 +123,13 @@ def load(path: str | Path, *, model: Any = None) -> Fit:
             record["status"]["details"],
             tuple(record["status"]["messages"]),
         ),
-        meta=record["meta"],
+        meta=dict(record["meta"]),
     )
-    if (folder / "data.nc").exists():
-        fit = dataclasses.replace(fit, problem=_problem_of(fit, folder / "data.nc"))
-    return fit
+
+
+def _check_contents(path: Path, found: set[str], wanted: set[str]) -> None:
+    if found != wanted:
+        raise ValueError(f"{path}: of another fit: it holds {sorted(found)} instead of {sorted(wanted)}.")
 
 
 # ---- what is written -----------------------------------------------------------------------------
@@ -187,9 +216,22 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: format {record.get('format')}, and this version reads {FORMAT}; upgrade ppl_lvm."
         )
-    wanted = {"backend", "engine", "model", "evidence", "log_likelihood", "num_parameters", "status", "meta"}
+    wanted = {
+        "backend",
+        "engine",
+        "model",
+        "evidence",
+        "log_likelihood",
+        "num_parameters",
+        "status",
+        "meta",
+        "contents",
+    }
     if not wanted <= set(record):
         raise ValueError(f"{path}: damaged, {sorted(wanted - set(record))} are missing; save the fit again.")
+    for key, kinds in _TYPES.items():
+        if not isinstance(record[key], kinds):
+            raise ValueError(f"{path}: damaged, {key!r} is {record[key]!r}; save the fit again.")
     return record
 
 
@@ -255,14 +297,19 @@ class _NotSaved:
 def _evidence_of(saved: dict[str, Any] | None) -> Evidence | None:
     if saved is None:
         return None
-    return Evidence(**{**saved, "conditional_on": tuple(saved["conditional_on"])})
+    try:
+        return Evidence(**{**saved, "conditional_on": tuple(saved["conditional_on"])})
+    except ValueError as error:
+        raise KeyError(f"evidence: {error}") from None
 
 
 def _problem_of(fit: Fit, path: Path) -> Any:
     from ppl_lvm.data import Data
     from ppl_lvm.fitting import prepare
 
-    group = _read_tree(path)["arguments"]
+    groups = _read_tree(path)
+    _check_contents(path, set(groups), {"arguments"})
+    group = groups["arguments"]
     values = {str(k): v.values for k, v in group.data_vars.items()}
     values |= json.loads(group.attrs["statics"])
     labels, rows = json.loads(group.attrs["labels"]), json.loads(group.attrs["rows"])

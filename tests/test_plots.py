@@ -451,10 +451,13 @@ def test_traces_mark_divergent_transitions(world: World) -> None:
 def test_looks_differ_in_more_than_colour() -> None:
     found = _style.looks([f"fit {i}" for i in range(12)], reference="fit 3")
     assert found["fit 3"].color == "#000000"
-    first = list(found.values())[:7]
-    assert len({look.color for look in first}) == 7
-    assert len({look.marker for look in first}) == 7
+    first = list(found.values())[:6]
+    assert len({look.color for look in first}) == 6
+    assert len({look.marker for look in first}) == 6
+    assert len({str(look.line) for look in _style.looks(range(6)).values()}) == 6
     assert len({(look.color, look.marker) for look in found.values()}) == 12
+    unknown = _style.looks([f"fit {i}" for i in range(12)])
+    assert all(unknown[name] == look for name, look in found.items() if name != "fit 3")
 
 
 def luminance(color: str) -> float:

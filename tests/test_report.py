@@ -1,4 +1,4 @@
-"""The report: one page that loads nothing, says everything, escapes what users write, and works in a browser."""
+"""The report: one page that loads nothing, says all, escapes what users write, and works in a browser."""
 
 import dataclasses
 import json
@@ -6,7 +6,9 @@ import logging
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,8 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open, f"</{tag}> closes nothing"
+        if tag in ("td", "th"):
+            self.handle_data(" ")
         opened, _ = self.open.pop()
         assert opened == tag, f"</{tag}> closes <{opened}>"
 
@@ -310,7 +314,7 @@ def test_headings_are_in_order(case: str, pages: dict[str, Page]) -> None:
     levels = [int(tag[1]) for tag, _, _ in pages[case].elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 @every_page
@@ -382,7 +386,8 @@ def test_what_is_left_out_is_logged(
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.0, "0.00"), (1.0, "1.00"), (-0.01234, "−0.0123"), (12.345, "12.3"), (123.45, "123"), (12345.6, "12346"),
+        (0.0, "0.00"), (1.0, "1.00"), (-0.01234, "−0.0123"), (12.345, "12.3"), (123.45, "123"),
+        (12345.6, "12346"),
         (1e-9, "1.00e−09"), (2.5e9, "2.50e+09"), (float("nan"), "–"), (None, "–"), (float("inf"), "∞"),
         (float("-inf"), "−∞"), (7, "7"), (np.int64(-7), "−7"), (True, "True"), ("a", "a"),
     ],
@@ -405,7 +410,10 @@ def test_formulas_as_text(latex: str, text: str) -> None:
 
 
 def test_docstrings_as_text() -> None:
-    doc = "Head.\n\n.. math::\n\n    z &\\sim q\n\n===== ==========\nsite  symbol\n===== ==========\n``w`` :math:`\\pi`\n===== ==========\n\nSee :func:`ppl_lvm.fit`, *Title*."
+    ruler = "===== =========="
+    table = [ruler, "site  symbol", ruler, "``w`` :math:`\\pi`", ruler]
+    words = ["See :func:`ppl_lvm.fit`, *Title*."]
+    doc = "\n".join(["Head.", "", ".. math::", "", "    z &\\sim q", "", *table, "", *words])
     text = as_text(doc)
     assert "    z ~ q" in text
     assert "See ppl_lvm.fit, Title." in text
@@ -439,7 +447,8 @@ DRIVE = """
 <script>
 addEventListener("load", () => {
   const table = document.getElementById("table");
-  const column = (i) => Array.from(table.tBodies[0].rows, (row) => row.cells[i].dataset.key ?? row.cells[i].textContent);
+  const value = (cell) => cell.dataset.key ?? cell.textContent;
+  const column = (i) => Array.from(table.tBodies[0].rows, (row) => value(row.cells[i]));
   const shown = () => Array.from(table.tBodies[0].rows).filter((row) => !row.hidden).length;
   const heads = Array.from(table.tHead.rows[0].cells);
   const at = heads.findIndex((head) => head.textContent.startsWith("sd"));
@@ -469,9 +478,10 @@ addEventListener("load", () => {
 </body>"""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000",
-)  # fmt: skip
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=5000"),
+    *("--enable-logging=stderr", "--v=0"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -508,8 +518,6 @@ def test_the_page_works_in_a_browser(
     assert console == ""
     answer = re.search(r'<div id="found">(.*?)</div>', dom, re.DOTALL)
     assert answer, dom[-500:]
-    from html import unescape
-
     found = json.loads(unescape(answer[1]))
     table = comparisons["reference"].table
     sds = table["sd"].dropna().to_numpy()

@@ -45,12 +45,31 @@ def jax_session(dtype: str) -> Iterator[None]:
         yield
 
 
+class _Shared:
+    """Random states as the first of several runs in flight found them; the last one restores."""
+
+    lock = threading.Lock()
+    depth = 0
+    states: tuple | None = None
+
+
 @contextlib.contextmanager
 def random_states_restored() -> Iterator[None]:
-    """Put back the global random states of NumPy and ``random`` (torch's belongs to its session)."""
-    legacy, builtin = np.random.get_state(), random.getstate()
+    """Put back the global random states of NumPy and ``random`` (torch's belongs to its session).
+
+    Runs in several threads overlap, and one that saved and restored on its own would bring back a
+    state that another had seeded in between.
+    """
+    with _Shared.lock:
+        if _Shared.depth == 0:
+            _Shared.states = (np.random.get_state(), random.getstate())
+        _Shared.depth += 1
     try:
         yield
     finally:
-        np.random.set_state(legacy)
-        random.setstate(builtin)
+        with _Shared.lock:
+            _Shared.depth -= 1
+            if _Shared.depth == 0 and _Shared.states is not None:
+                np.random.set_state(_Shared.states[0])
+                random.setstate(_Shared.states[1])
+                _Shared.states = None

@@ -20,6 +20,11 @@ def check_count(field: str, value: Any, *, least: int = 1) -> None:
         raise ValueError(f"{field}: expected an integer of at least {least}, got {value!r}.")
 
 
+def check_flag(field: str, value: Any) -> None:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{field}: expected True or False, got {value!r}.")
+
+
 def check_positive(field: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
         raise ValueError(f"{field}: expected a positive number, got {value!r}.")

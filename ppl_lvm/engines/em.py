@@ -47,7 +47,8 @@ class EM(Engine):
         check_count("max_iter", self.max_iter)
         check_choice("estimate", self.estimate, ("ml", "map"))
         floor = self.variance_floor
-        if floor is not None and not (isinstance(floor, (int, float)) and 0 <= floor < np.inf):
+        number = isinstance(floor, (int, float)) and not isinstance(floor, bool)
+        if floor is not None and not (number and 0 <= floor < np.inf):
             raise ValueError(f"variance_floor: expected a non-negative number or None, got {floor!r}.")
 
     def backend_for(self, problem: Problem) -> str:

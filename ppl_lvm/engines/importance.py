@@ -41,7 +41,7 @@ class ImportanceSampling(Engine):
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        check_count("num_samples", self.num_samples, least=10)
+        check_count("num_samples", self.num_samples, least=25)  # fewer have no tail to smooth
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
         if not (
             self.proposal == "prior" if isinstance(self.proposal, str) else isinstance(self.proposal, Fit)

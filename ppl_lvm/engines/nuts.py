@@ -11,6 +11,7 @@ from ppl_lvm.engines._checks import (
     backend_or_reason,
     check_choice,
     check_count,
+    check_flag,
     check_fraction,
     no_continuous_latents,
     params_without_values,
@@ -64,6 +65,7 @@ class NUTS(Engine):
         check_count("num_chains", self.num_chains)
         check_count("max_tree_depth", self.max_tree_depth)
         check_fraction("target_accept", self.target_accept)
+        check_flag("dense_mass", self.dense_mass)
 
     def backend_for(self, problem: Problem) -> str:
         if self.backend != "auto":

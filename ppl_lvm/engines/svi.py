@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from ppl_lvm.engines._checks import (
     backend_or_reason,
     check_choice,
     check_count,
+    check_flag,
     check_fraction,
     check_positive,
     no_observed,
@@ -51,8 +53,11 @@ class Renyi:
 
     def __post_init__(self) -> None:
         check_count("num_particles", self.num_particles, least=2)
-        if not isinstance(self.alpha, (int, float)) or self.alpha == 1:
-            raise ValueError(f"alpha: expected a number other than 1 (1 is the ELBO), got {self.alpha!r}.")
+        number = isinstance(self.alpha, (int, float)) and not isinstance(self.alpha, bool)
+        if not number or not math.isfinite(self.alpha) or self.alpha == 1:
+            raise ValueError(
+                f"alpha: expected a finite number other than 1 (which is the ELBO), got {self.alpha!r}."
+            )
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,7 @@ class SVI(Engine):
         check_count("window", self.window, least=10)
         for name in ("learning_rate", "clip_norm", "tolerance"):
             check_positive(name, getattr(self, name))
+        check_flag("early_stop", self.early_stop)
         if self.learning_rate_decay != 1:
             check_fraction("learning_rate_decay", self.learning_rate_decay)
 

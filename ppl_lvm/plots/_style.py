@@ -102,15 +102,17 @@ class Look:
 
 
 def looks(names: Iterable[Any], reference: Any = None) -> dict[Any, Look]:
-    """A look for each name; the reference is black. Past six colours, markers and lines go out of step."""
+    """A look for each name, by its place; the reference is black.
+
+    Past six names, markers and lines go out of step with colours. A reference keeps its place, so that the others
+    look the same in pictures that know no reference.
+    """
     found: dict[Any, Look] = {}
-    for name in names:
-        if reference is not None and name == reference:
-            found[name] = Look(BLACK, "X", "-")
-            continue
-        i = len([n for n in found if n != reference])
-        round_, at = divmod(i, len(COLORS))
-        found[name] = Look(COLORS[at], MARKERS[(at + round_) % 6], LINES[(at + round_) % 6])
+    for i, name in enumerate(names):
+        again, at = divmod(i, len(COLORS))
+        found[name] = Look(COLORS[at], MARKERS[(at + again) % 6], LINES[(at + again) % 6])
+    if reference is not None:
+        found[reference] = Look(BLACK, "X", "-")
     return found
 
 

@@ -30,7 +30,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from ppl_lvm.models.gaussian_mixture import _checks, _density, _mstep
+from ppl_lvm.models.gaussian_mixture import _checks, _density, _modes
 from ppl_lvm.models.gaussian_mixture._estep import EStep
 from ppl_lvm.models.gaussian_mixture._exact import GaussianMixtureExact
 from ppl_lvm.models.gaussian_mixture._point import Point
@@ -525,7 +525,7 @@ def test_maximum_posterior_climbs_to_a_stationary_point(covariance: str, k: int,
 )
 def test_mode_of_the_scale(scatter: float, count: float) -> None:
     for a, b in ((0.3, 0.7), (-5.0, 3.0), (2.0, 0.05)):
-        u = float(_mstep.log_scale_mode(np.array(scatter), np.array(count), np.array(a), b))
+        u = float(_modes.log_scale_mode(np.array(scatter), np.array(count), np.array(a), b))
         pressure = scatter * np.exp(-2.0 * u) if scatter > 0.0 else 0.0
         slope = pressure - (count + 1.0) - (u - a) / b**2
         size = pressure + count + 1.0 + abs(u - a) / b**2
