@@ -1,6 +1,5 @@
 """Sphinx settings. The build reads nothing from the network."""
 
-import logging
 from importlib.metadata import version as distribution_version
 
 project = "ppl_lvm"
@@ -21,9 +20,3 @@ autodoc_preserve_defaults = True
 html_theme = "furo"
 html_title = f"ppl_lvm {release}"
 exclude_patterns = ["_build"]
-
-# index.md names its pages by pattern. That a pattern matches no page is the one warning that is let pass: it
-# has no type, so suppress_warnings cannot name it.
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(
-    lambda record: getattr(record, "subtype", None) != "empty_glob"
-)

@@ -77,15 +77,15 @@ def fit_all(x: Any, scale: int) -> dict[str, lvm.Fit]:
 
     print(f"{mixture.describe()} on {x.shape[0]} rows of iris\n", flush=True)
     run("em", EM(num_init=10))
-    run("svi", SVI(num_steps=2000 // scale))
-    run("renyi", SVI(objective=Renyi(alpha=0.0, num_particles=10), num_steps=1000 // scale))
-    run("importance", ImportanceSampling(num_samples=2000, proposal=fits["svi"]))
+    run("svi", SVI(num_steps=2500 // scale, num_draws=4000))
+    run("renyi", SVI(objective=Renyi(alpha=0.0, num_particles=10), num_steps=1500 // scale, num_draws=4000))
+    run("importance", ImportanceSampling(num_samples=4000, proposal=fits["svi"]))
     run(
         "nuts_pyro",
         NUTS(backend="pyro", num_warmup=150 // scale, num_samples=150 // scale, num_chains=1),
         init=fits["svi"],
     )
-    run("nuts", NUTS(backend="numpyro", num_warmup=1000 // scale, num_samples=1000 // scale, num_chains=4))
+    run("nuts", NUTS(backend="numpyro", num_warmup=1000 // scale, num_samples=2500 // scale, num_chains=4))
     return fits
 
 
@@ -106,12 +106,15 @@ def print_overview(comparison: lvm.Comparison) -> None:
             "k-hat": overview["khat"].map(number("{:.2f}")),
             "log evidence (nats)": [evidence(fit) for fit in comparison.fits.values()],
             "max |bias|": worst["bias"].map(number("{:.2f}")),
-            "sd ratios": [
-                f"{a:.2f}-{b:.2f}" if a == a else "-" for a, b in zip(worst.least, worst.most, strict=True)
-            ],
+            "sd ratios": [spread(*ends) for ends in zip(worst["least"], worst["most"], strict=True)],
         }
     )
     print(f"\n{shown.to_string()}")
+
+
+def spread(least: float, most: float) -> str:
+    """The range of sd ratios; a point has none."""
+    return "-" if math.isnan(least) else f"{least:.2f}-{most:.2f}"
 
 
 def number(pattern: str) -> Callable[[float], str]:

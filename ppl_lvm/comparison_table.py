@@ -26,8 +26,9 @@ def comparison_table(
     import pandas as pd
 
     rows = []
-    base = reference or next(iter(draws), None)
-    names = _entries(draws[base], figures[base]) if base is not None else _point_entries(points)
+    bases = [reference] if reference else list(draws)
+    found = [_entries(draws[b], figures[b]) for b in bases]
+    names = max(found, key=len) if found else _point_entries(points)  # a fit of one repeated draw has none
     for fit_name, fit in fits.items():
         own_khat = khat(fit)
         for site, index, text in names:
@@ -42,7 +43,7 @@ def comparison_table(
             if reference is not None:
                 row |= _against(site, index, row, figures[reference], draws, fit_name, reference, fits)
             rows.append(row)
-    table = pd.DataFrame(rows).set_index(["fit", "quantity"])
+    table = pd.DataFrame(rows, columns=None if rows else ["fit", "quantity"]).set_index(["fit", "quantity"])
     return table.rename(columns={"ess_bulk": "ess"}).drop(columns=["ess_tail"], errors="ignore")
 
 

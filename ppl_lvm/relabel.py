@@ -81,7 +81,10 @@ def find_permutations(features: np.ndarray, pivot: int, max_iter: int = 50) -> n
     starts = [Labels(features[pivot], v) for v in _start_variances(features)]
     tried = [_iterate(few, labels, max_iter) for labels in starts]
     labels = min(tried, key=lambda found: found[2])[1]
-    return _iterate(features, labels, max_iter)[0]
+    orders = _iterate(features, labels, max_iter)[0]
+    named = np.empty_like(orders)
+    named[:, orders[pivot]] = orders  # labels are named so that the pivot keeps its own order
+    return named
 
 
 def _iterate(features: np.ndarray, labels: Labels, max_iter: int) -> tuple[np.ndarray, Labels, float]:
@@ -99,14 +102,15 @@ def _iterate(features: np.ndarray, labels: Labels, max_iter: int) -> tuple[np.nd
 def _start_variances(features: np.ndarray) -> list[np.ndarray]:
     """Guesses (k, f) at how much each coordinate varies within a label.
 
-    From successive draws (a chain rarely switches), from all draws, and with each coordinate in turn
-    the only one that counts.
+    From successive draws, from all draws, and with each coordinate in turn the only one that counts.
+    None depends on the draws' present labels, so that relabelling twice changes nothing.
     """
     shape = features.shape[1:]
     pooled = features.var((0, 1)) + 1e-300
     guesses = [pooled]
     if len(features) > 1:
-        steps = np.median(np.diff(features, axis=0) ** 2, axis=(0, 1)) / 0.91
+        ranked = np.sort(features, axis=1)  # whatever the labels are
+        steps = np.median(np.diff(ranked, axis=0) ** 2, axis=(0, 1)) / 0.91
         guesses.insert(0, np.maximum(steps, 1e-6 * pooled))
     for f in range(shape[1]):
         alone = pooled * 1e6
@@ -156,7 +160,7 @@ def relabel_fit(fit: Any) -> Any:
         return fit
     from ppl_lvm.result import flat_draws
 
-    values = flat_draws(fit.draws[list(axes)])
+    values = flat_draws(fit.draws)
     pivot = _pivot(fit, len(next(iter(values.values()))))
     relabelled, orders = relabel_values(fit.model, values, pivot)
     return apply_orders(fit, relabelled, orders, axes)

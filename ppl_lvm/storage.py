@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +44,8 @@ _TYPES: dict[str, Any] = {
 def save(fit: Fit, path: str | Path, *, data: bool = True) -> Path:
     """Write the fit to the folder ``path`` (made if missing); see the module's page for the files.
 
-    Each file is written beside its place and then renamed, so that an interrupted save leaves the
-    previous one whole.
+    All files are written to a folder beside it, which then takes its place: an interrupted save leaves
+    the previous one whole.
 
     Raises
     ------
@@ -57,7 +57,31 @@ def save(fit: Fit, path: str | Path, *, data: bool = True) -> Path:
         raise ValueError(f"path: {folder} is a file; give the name of a folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "fit.json").exists():
         raise ValueError(f"path: {folder} exists and holds something else; give an empty or new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        _write(fit, fresh, data=data)
+        _swap(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    """Put the new folder in the place of the old one, which stays whole until then."""
+    fresh.chmod(0o755)  # mkdtemp makes it private
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        folder.rename(old / "fit")
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(fit: Fit, folder: Path, *, data: bool) -> None:
     groups: dict[str, Any] = {} if fit.draws is None else {"posterior": fit.draws}
     if fit.sample_stats is not None:
         groups["sample_stats"] = fit.sample_stats
@@ -68,10 +92,7 @@ def save(fit: Fit, path: str | Path, *, data: bool = True) -> Path:
     _write_params(folder / "params.safetensors", fit.params)
     if data and fit.problem is not None:
         _write_tree(folder / "data.nc", {"arguments": _data_group(fit)})
-    else:
-        (folder / "data.nc").unlink(missing_ok=True)
     _write_bytes(folder / "fit.json", json.dumps(record, indent=1).encode())
-    return folder
 
 
 def load(path: str | Path, *, model: Any = None) -> Fit:
@@ -320,14 +341,7 @@ def _problem_of(fit: Fit, path: Path) -> Any:
 def _write_tree(path: Path, groups: dict[str, Any]) -> None:
     import xarray as xr
 
-    tree = xr.DataTree.from_dict({k: _plain(v) for k, v in groups.items()})
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".nc")
-    os.close(handle)
-    try:
-        tree.to_netcdf(name, engine="h5netcdf")
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    xr.DataTree.from_dict({k: _plain(v) for k, v in groups.items()}).to_netcdf(path, engine="h5netcdf")
 
 
 def _plain(dataset: xr.Dataset) -> xr.Dataset:
@@ -364,7 +378,7 @@ def _read_tree(path: Path) -> dict[str, Any]:
 def _write_params(path: Path, params: Any) -> None:
     from safetensors.numpy import save as to_bytes
 
-    _write_bytes(path, to_bytes({k: np.ascontiguousarray(v) for k, v in params.items()}))
+    _write_bytes(path, to_bytes({k: np.array(v, order="C") for k, v in params.items()}))
 
 
 def _read_params(path: Path) -> dict[str, np.ndarray]:
@@ -380,10 +394,4 @@ def _read_params(path: Path) -> dict[str, np.ndarray]:
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    path.write_bytes(content)

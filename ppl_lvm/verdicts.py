@@ -84,8 +84,8 @@ def _judge_means(rows: pd.DataFrame, fit: Fit) -> Verdict:
             "inconclusive",
             worst,
             value,
-            f"the mean of {worst} is {abs(value):.2f} +- {float(rows['bias_error'][worst]):.2f} posterior sds "
-            f"off, which leaves more than {MAX_BIAS} possible; draw more",
+            f"the mean of {worst} is {abs(value):.2f} +- {float(rows['bias_error'][worst]):.2f} posterior "
+            f"sds off, which leaves more than {MAX_BIAS} possible; draw more",
         )
     if fit.is_point:
         worst = str(size.idxmax())
@@ -110,8 +110,8 @@ def _judge_spreads(rows: pd.DataFrame, z: float) -> Verdict:
             "means_only",
             worst,
             value,
-            f"every mean is within {bias:.2f} posterior sds, but the sd of {worst} is {value:.2f} +- {error:.2f} "
-            "of the reference's",
+            f"every mean is within {bias:.2f} posterior sds, but the sd of {worst} is {value:.2f} +- "
+            f"{error:.2f} of the reference's",
         )
     return Verdict(
         "means_and_spreads",

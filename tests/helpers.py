@@ -1,4 +1,4 @@
-"""What several test files share: small data, cases of every model and engine, comparisons with their errors."""
+"""What several test files share: small data, cases of every model and engine, comparisons with errors."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def assert_within(found: Any, expected: Any, std_error: Any, num_errors: float =
 def log_mean_exp(terms: np.ndarray, axis: int = 0) -> np.ndarray:
     top = np.max(terms, axis=axis, keepdims=True)
     return np.squeeze(top, axis) + np.log(np.mean(np.exp(terms - top), axis=axis))
+
+
+def attempt(run: Callable[[], Any]) -> tuple[Any, str]:
+    """What ``run`` gives and "", or None and the words of its refusal: where either is a right answer."""
+    try:
+        return run(), ""
+    except (ValueError, TypeError) as error:
+        return None, str(error)
 
 
 # ---- data ----------------------------------------------------------------------------------------

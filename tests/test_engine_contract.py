@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import TINY_ENGINES, clusters, engine_classes, same_arrays
+from helpers import TINY_ENGINES, attempt, clusters, engine_classes, same_arrays
 
 import ppl_lvm as lvm
-from ppl_lvm import EM, ELBO, NUTS, SVI, ImportanceSampling, Renyi, models
+from ppl_lvm import ELBO, EM, NUTS, SVI, ImportanceSampling, Renyi, models
 from ppl_lvm.core import Engine
 from ppl_lvm.result import Fit
 
@@ -475,10 +475,9 @@ def test_weights_and_resampled_draws_belong_together(name: str) -> None:
 @pytest.mark.parametrize("num_samples", [10, 25, 60])
 def test_the_fewest_samples_allowed_are_enough_to_run(num_samples: int) -> None:
     """A setting that is accepted runs; one that cannot is refused by name."""
-    try:
-        engine = ImportanceSampling(num_samples=num_samples, backend="pyro")
-    except ValueError as error:
-        assert str(error).startswith("num_samples")
+    engine, refusal = attempt(lambda: ImportanceSampling(num_samples=num_samples, backend="pyro"))
+    if refusal:
+        assert refusal.startswith("num_samples")
         return
     fit = lvm.fit(MIXTURE, X, engine)
     assert not np.isnan(fit.sample_stats["log_weight"].values).any()
@@ -545,12 +544,11 @@ def test_columns_in_another_order_are_not_mixed_up(name: str) -> None:
     """A frame's columns are found by name, or the prediction is refused in words."""
     fit = lvm.fit(MIXTURE, FRAME, TINY_ENGINES[name])
     expected = fit.score_samples(FRAME)
-    try:
-        found = fit.score_samples(FRAME[["height", "width"]])
-    except ValueError as error:
-        assert re.search("column|feature", str(error))
-        return
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    found, refusal = attempt(lambda: fit.score_samples(FRAME[["height", "width"]]))
+    if refusal:
+        assert re.search("column|feature", refusal)
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -713,6 +711,7 @@ def test_a_damaged_file_is_named(name: str, file: str, damage: str, saved: Path,
 
 RECORD_KEYS = (
     "backend",
+    "contents",
     "engine",
     "evidence",
     "format",
@@ -783,7 +782,7 @@ def test_bad_paths(tmp_path: Path, saved: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ValueError, match="fit.json"):
+    with pytest.raises(ValueError, match=r"fit\.json"):
         lvm.load(empty)
 
 
@@ -813,12 +812,11 @@ def test_an_interrupted_save_does_not_mix_two_fits(
     with pytest.raises(OSError, match="disk full"):
         tiny_fit("SVI-pyro", 1).save(folder)
     monkeypatch.undo()
-    try:
-        loaded = lvm.load(folder)
-    except ValueError as error:
-        assert str(folder) in str(error)
-        return
-    assert same_arrays(figures(loaded), figures(tiny_fit("SVI-pyro", 0)))
+    loaded, refusal = attempt(lambda: lvm.load(folder))
+    if refusal:
+        assert str(folder) in refusal
+    else:
+        assert same_arrays(figures(loaded), figures(tiny_fit("SVI-pyro", 0)))
 
 
 # ---- ArviZ ---------------------------------------------------------------------------------------

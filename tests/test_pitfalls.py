@@ -23,7 +23,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from helpers import assert_within, clusters, compilations, log_mean_exp, same_arrays
+from helpers import assert_within, attempt, clusters, compilations, log_mean_exp, same_arrays
 from numpy.polynomial.hermite_e import hermegauss
 from pyro.infer.autoguide import AutoNormalMessenger
 from pyro.ops.indexing import Vindex
@@ -58,7 +58,9 @@ def shifted_twin(x: Any) -> None:
     mu = numpyro.sample("mu", ndist.Normal(0.0, 1.0))
     terms = ndist.Normal(mu + jnp.asarray(SHIFTED_CENTRES), 1.0).log_prob(x[:, None])
     with numpyro.plate("data", len(x)):
-        numpyro.factor("obs", jnp.logaddexp(*jnp.moveaxis(terms + jnp.log(jnp.asarray(SHIFTED_WEIGHTS)), -1, 0)))
+        numpyro.factor(
+            "obs", jnp.logaddexp(*jnp.moveaxis(terms + jnp.log(jnp.asarray(SHIFTED_WEIGHTS)), -1, 0))
+        )
 
 
 SHIFTED = lvm.Model(shifted, numpyro=shifted_twin)
@@ -88,7 +90,9 @@ def shifted_log_joint(mu: Any) -> np.ndarray:
 
 
 def shifted_integral(f: Callable[[float], float]) -> float:
-    return float(quad(lambda mu: f(mu) * math.exp(float(shifted_log_joint(mu))), -8, 8, epsabs=0, limit=200)[0])
+    return float(
+        quad(lambda mu: f(mu) * math.exp(float(shifted_log_joint(mu))), -8, 8, epsabs=0, limit=200)[0]
+    )
 
 
 @functools.cache
@@ -139,7 +143,9 @@ def test_the_oracles_hang_together() -> None:
 
 @functools.cache
 def shifted_vi() -> Fit:
-    return lvm.fit(shifted, SHIFTED_X, SVI(guide=shifted_guide, num_steps=1, learning_rate=FROZEN, num_draws=400))
+    return lvm.fit(
+        shifted, SHIFTED_X, SVI(guide=shifted_guide, num_steps=1, learning_rate=FROZEN, num_draws=400)
+    )
 
 
 def test_01_labels_are_drawn_from_their_posterior() -> None:
@@ -147,7 +153,9 @@ def test_01_labels_are_drawn_from_their_posterior() -> None:
     fit = shifted_vi()
     drawn = fit.latents(num_draws=400)["label"].values[0]
     mu = fit.posterior["mu"].values[0]
-    terms = norm.logpdf(SHIFTED_X[:, None], mu[:, None, None] + SHIFTED_CENTRES, 1.0) + np.log(SHIFTED_WEIGHTS)
+    terms = norm.logpdf(SHIFTED_X[:, None], mu[:, None, None] + SHIFTED_CENTRES, 1.0) + np.log(
+        SHIFTED_WEIGHTS
+    )
     share = np.exp(terms - logsumexp(terms, axis=-1, keepdims=True))[..., 1]
     assert drawn.shape == (400, 6)
     assert_within(drawn.mean(0), share.mean(0), np.sqrt((share * (1 - share)).sum(0)) / 400)
@@ -170,8 +178,12 @@ def test_01_labels_of_separated_clusters_are_certain() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_02_weights_are_of_the_marginal(backend: str) -> None:
-    guide = SVI(backend=backend, guide=SHIFTED_GUIDES[backend], num_steps=1, learning_rate=FROZEN, num_draws=50)
-    fit = lvm.fit(SHIFTED, SHIFTED_X, ImportanceSampling(num_samples=1000, proposal=lvm.fit(SHIFTED, SHIFTED_X, guide)))
+    guide = SVI(
+        backend=backend, guide=SHIFTED_GUIDES[backend], num_steps=1, learning_rate=FROZEN, num_draws=50
+    )
+    fit = lvm.fit(
+        SHIFTED, SHIFTED_X, ImportanceSampling(num_samples=1000, proposal=lvm.fit(SHIFTED, SHIFTED_X, guide))
+    )
     mu = fit.groups["proposal"]["mu"].values[0]
     stats = fit.sample_stats
     np.testing.assert_allclose(stats["log_p"].values[0], shifted_log_joint(mu), rtol=1e-9)
@@ -183,7 +195,9 @@ def test_02_weights_are_of_the_marginal(backend: str) -> None:
     # One draw in so many counts: far more than with the labels sampled, and what the plain weights say.
     log_w = shifted_log_joint(mu) - norm.logpdf(mu, GUIDE_LOC, GUIDE_SCALE)
     w = np.exp(log_w - logsumexp(log_w))
-    assert fit.status.details["ess"] == pytest.approx(1 / (w**2).sum(), rel=0.05)  # smoothing moves it a little
+    assert fit.status.details["ess"] == pytest.approx(
+        1 / (w**2).sum(), rel=0.05
+    )  # smoothing moves it a little
     assert fit.status.details["khat"] < 0.7
     table = fit.summary()
     assert_within(table.loc["mu", "mean"], mean, table.loc["mu", "mcse_mean"])
@@ -202,7 +216,11 @@ def test_02_a_hopeless_proposal_is_called_so(backend: str) -> None:
 
     guide = {"pyro": far, "numpyro": far_twin}[backend]
     settings = SVI(backend=backend, guide=guide, num_steps=1, learning_rate=FROZEN, num_draws=50)
-    fit = lvm.fit(SHIFTED, SHIFTED_X, ImportanceSampling(num_samples=200, proposal=lvm.fit(SHIFTED, SHIFTED_X, settings)))
+    fit = lvm.fit(
+        SHIFTED,
+        SHIFTED_X,
+        ImportanceSampling(num_samples=200, proposal=lvm.fit(SHIFTED, SHIFTED_X, settings)),
+    )
     weight = np.exp(fit.sample_stats["log_weight"].values)
     assert weight.sum() == pytest.approx(1.0, rel=1e-12)
     assert not fit.status.ok
@@ -262,7 +280,11 @@ def test_03_renyi_of_an_enumerated_model(backend: str, alpha: float) -> None:
 
 def test_03_renyi_is_the_logsumexp_of_its_own_draws() -> None:
     engine = SVI(
-        guide=shifted_guide, objective=Renyi(num_particles=5), num_steps=1, learning_rate=FROZEN, num_draws=100
+        guide=shifted_guide,
+        objective=Renyi(num_particles=5),
+        num_steps=1,
+        learning_rate=FROZEN,
+        num_draws=100,
     )
     fit = lvm.fit(shifted, SHIFTED_X, engine)
     mu = fit.posterior["mu"].values[0]
@@ -316,16 +338,6 @@ def local_log_weight(x: float) -> Callable[[np.ndarray], np.ndarray]:
     return log_weight
 
 
-def run_or_words(model: Any, data: Any, engine: SVI, words: str) -> Fit | None:
-    """The fit; or None where the engine refuses it, in a sentence that says ``words``."""
-    reason = engine.unsupported(model, data)
-    if reason is None:
-        return lvm.fit(model, data, engine)
-    with pytest.raises(ValueError, match=words):
-        lvm.fit(model, data, engine)
-    return None
-
-
 @pytest.mark.parametrize("batch_size", [2, 4, None])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_04_renyi_of_local_latents(backend: str, batch_size: int | None) -> None:
@@ -339,9 +351,11 @@ def test_04_renyi_of_local_latents(backend: str, batch_size: int | None) -> None
         batch_size=batch_size,
         num_draws=2000,
     )
-    fit = run_or_words(LOCAL, LOCAL_X, engine, "(?i)renyi|batch")
-    if fit is None:
+    fit, refusal = attempt(lambda: lvm.fit(LOCAL, LOCAL_X, engine))
+    if refusal:
         assert backend == "numpyro"
+        assert "Renyi" in refusal
+        assert "batch_size" in refusal
         return
     expected = sum(renyi_of_two(local_log_weight(x), 0.0) for x in LOCAL_X)
     assert expected < LOCAL_EVIDENCE - 0.05
@@ -405,10 +419,9 @@ def unvectorised_log_joint(mu: np.ndarray, x: np.ndarray) -> np.ndarray:
 def test_06_programs_that_do_not_broadcast(objective: Any, n: int) -> None:
     x = SHIFTED_X[:n]
     engine = SVI(objective=objective, num_steps=3, num_draws=40)
-    try:
-        fit = lvm.fit(unvectorised, x, engine)
-    except ValueError as error:
-        assert "Vindex" in str(error)  # noqa: PT017  (a refusal is as good as the right answer)
+    fit, refusal = attempt(lambda: lvm.fit(unvectorised, x, engine))
+    if refusal:
+        assert "Vindex" in refusal
         return
     mu = fit.posterior["mu"].values[0]
     np.testing.assert_allclose(fit.sample_stats["log_p"].values[0], unvectorised_log_joint(mu, x), rtol=1e-9)
@@ -439,10 +452,14 @@ def test_06_what_else_is_asked_of_such_a_program() -> None:
 def test_07_pointwise_log_likelihood_of_an_enumerated_model(backend: str) -> None:
     import arviz_stats
 
-    engine = SVI(backend=backend, guide=SHIFTED_GUIDES[backend], num_steps=1, learning_rate=FROZEN, num_draws=200)
+    engine = SVI(
+        backend=backend, guide=SHIFTED_GUIDES[backend], num_steps=1, learning_rate=FROZEN, num_draws=200
+    )
     tree = lvm.fit(SHIFTED, SHIFTED_X, engine).to_arviz()
     mu = tree["posterior"]["mu"].values[0]
-    terms = norm.logpdf(SHIFTED_X[:, None], mu[:, None, None] + SHIFTED_CENTRES, 1.0) + np.log(SHIFTED_WEIGHTS)
+    terms = norm.logpdf(SHIFTED_X[:, None], mu[:, None, None] + SHIFTED_CENTRES, 1.0) + np.log(
+        SHIFTED_WEIGHTS
+    )
     group = tree["log_likelihood"]
     assert group["obs"].dims == ("chain", "draw", "data")
     np.testing.assert_allclose(group["obs"].values[0], logsumexp(terms, axis=-1), rtol=1e-9)
@@ -560,10 +577,10 @@ def test_13_messenger_guides_on_enumerated_models() -> None:
     """TraceEnum refuses a guide that is a messenger: right, or refused in words that name the guide."""
     guide = AutoNormalMessenger(pyro.poutine.block(shifted, hide=["label"]))
     engine = SVI(guide=guide, num_steps=20, num_draws=200)
-    try:
-        fit = lvm.fit(shifted, SHIFTED_X, engine)
-    except (ValueError, TypeError) as error:
-        assert str(error).startswith("guide:")  # noqa: PT017
+    fit, refusal = attempt(lambda: lvm.fit(shifted, SHIFTED_X, engine))
+    if refusal:
+        assert refusal.startswith(("guide:", "SVI:"))
+        assert "guide" in refusal
         return
     mu = fit.posterior["mu"].values[0]
     np.testing.assert_allclose(fit.sample_stats["log_p"].values[0], shifted_log_joint(mu), rtol=1e-9)
@@ -648,7 +665,7 @@ COMPILED = {
     "importance from the prior": ImportanceSampling(num_samples=40, backend="numpyro"),
     "SVI, guide of the model": SVI(backend="numpyro", num_steps=20, num_draws=30, window=10),
     "SVI, family": SVI(backend="numpyro", guide="full_rank", num_steps=20, num_draws=30, window=10),
-    "SVI, Renyi in batches": SVI(backend="numpyro", objective=Renyi(), num_steps=20, num_draws=30, window=10),
+    "SVI, Renyi": SVI(backend="numpyro", objective=Renyi(), num_steps=20, num_draws=30, window=10),
     "importance from a guide": SVI(backend="numpyro", num_steps=20, num_draws=30, window=10),
 }
 # A twin of its own, so that no other test has compiled any of these before.
@@ -917,7 +934,12 @@ def test_27_losses_of_batches_average_to_the_full_loss(batch_size: int | None) -
     """Over an epoch exactly, although the program sizes its plate by the batch; both arguments are sliced."""
     epochs = {"num_steps": 12} if batch_size is None else {"num_epochs": 2}
     engine = SVI(
-        guide=fixed_point, batch_size=batch_size, learning_rate=FROZEN, early_stop=False, num_draws=30, **epochs
+        guide=fixed_point,
+        batch_size=batch_size,
+        learning_rate=FROZEN,
+        early_stop=False,
+        num_draws=30,
+        **epochs,
     )
     fit = lvm.fit(normal_mean, BATCHED, engine)
     losses = fit.groups["optimization"]["loss"].values[0]
@@ -1068,7 +1090,9 @@ def test_31_importance_sampling_counts_every_labelling(backend: str) -> None:
     """A guide sits in one of the 2! modes; without averaging it over labels log 2 nats would be missing."""
     exact, error = modes_truth()
     assert error < 0.02
-    fit = lvm.fit(MODES, MODES_X[:, None], ImportanceSampling(num_samples=3000, proposal=modes_guide(backend)))
+    fit = lvm.fit(
+        MODES, MODES_X[:, None], ImportanceSampling(num_samples=3000, proposal=modes_guide(backend))
+    )
     assert fit.evidence is not None
     assert fit.evidence.std_error < math.log(2) / 8
     assert_within(fit.evidence.nats, exact, math.hypot(error, fit.evidence.std_error))

@@ -18,7 +18,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from helpers import SCHOOL_EFFECTS, SCHOOL_ERRORS, SCHOOLS, assert_within, clusters, log_mean_exp
+from helpers import SCHOOL_EFFECTS, SCHOOL_ERRORS, SCHOOLS, assert_within, attempt, clusters, log_mean_exp
 from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
 from scipy.stats import halfcauchy, multivariate_normal, norm
@@ -84,7 +84,9 @@ def schools_mean(f: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
 
 @functools.cache
 def schools_nuts() -> Fit:
-    return lvm.fit(WITH_TWIN, SCHOOLS, NUTS(num_warmup=500, num_samples=1500, num_chains=2, target_accept=0.9))
+    return lvm.fit(
+        WITH_TWIN, SCHOOLS, NUTS(num_warmup=500, num_samples=1500, num_chains=2, target_accept=0.9)
+    )
 
 
 def test_a_twin_by_hand_samples_the_posterior() -> None:
@@ -151,7 +153,7 @@ def test_nuts_on_pyro_gives_the_density_of_its_draws(model: Any) -> None:
 
 def test_log_predictive_integrates_the_local_latents_out() -> None:
     """Of a school given the globals: Normal(mu, sqrt(tau^2 + sigma_j^2)), whatever its theta was."""
-    fit = lvm.fit(eight_schools, SCHOOLS, SVI(num_steps=300, num_draws=200))
+    fit = lvm.fit(eight_schools, SCHOOLS, SVI(num_steps=300, num_draws=60))
     found = fit.log_predictive()
     mu, tau = (fit.posterior[k].values[0][:, None] for k in ("mu", "tau"))
     expected = log_mean_exp(norm.logpdf(SCHOOL_EFFECTS, mu, np.hypot(tau, SCHOOL_ERRORS)))
@@ -175,7 +177,7 @@ def test_log_predictive_of_a_sampled_posterior() -> None:
 @pytest.mark.parametrize("num", [1, 3, 8])
 def test_log_predictive_of_new_schools(num: int) -> None:
     """Their thetas are not those of the fit, also where there happen to be as many."""
-    fit = lvm.fit(eight_schools, SCHOOLS, SVI(num_steps=300, num_draws=200))
+    fit = lvm.fit(eight_schools, SCHOOLS, SVI(num_steps=300, num_draws=60))
     new = {"y": np.linspace(-20.0, 30.0, num), "sigma": np.full(num, 6.0)}
     found = fit.log_predictive(new)
     mu, tau = (fit.posterior[k].values[0][:, None] for k in ("mu", "tau"))
@@ -253,7 +255,7 @@ REGRESSION = lvm.Model(regression, numpyro=regression_twin)
 
 
 def line_posterior(level: float | None = None) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean and covariance of (slope, level), or of (slope,) given level; and the log evidence (given level)."""
+    """Mean and covariance of (slope, level), or of (slope,) given level; and the log evidence."""
     design = np.stack([LINE["x"], np.ones(6)], axis=1)
     prior = np.array([1.0, 2.0])
     y = LINE["y"]
@@ -262,7 +264,11 @@ def line_posterior(level: float | None = None) -> tuple[np.ndarray, np.ndarray, 
     precision = design.T @ design / 0.25 + np.diag(1 / prior**2)
     covariance = np.linalg.inv(precision)
     marginal = design @ np.diag(prior**2) @ design.T + 0.25 * np.eye(6)
-    return covariance @ design.T @ y / 0.25, covariance, float(multivariate_normal.logpdf(y, np.zeros(6), marginal))
+    return (
+        covariance @ design.T @ y / 0.25,
+        covariance,
+        float(multivariate_normal.logpdf(y, np.zeros(6), marginal)),
+    )
 
 
 def exact_guide(x: Any, y: Any) -> None:
@@ -290,10 +296,10 @@ def test_a_guide_in_the_engine_survives_saving_or_is_missed_in_words(tmp_path: A
     fit = lvm.fit(regression, LINE, SVI(guide=exact_guide, num_steps=1, num_draws=60, learning_rate=1e-12))
     fit.save(tmp_path / "fit")
     loaded = lvm.load(tmp_path / "fit", model=regression)
-    try:
-        again = lvm.fit(regression, LINE, ImportanceSampling(num_samples=60, proposal=loaded))
-    except (ValueError, TypeError) as error:
-        assert re.search("guide", str(error))
+    engine = ImportanceSampling(num_samples=60, proposal=loaded)
+    again, refusal = attempt(lambda: lvm.fit(regression, LINE, engine))
+    if refusal:
+        assert "guide" in refusal
         return
     log_w = (again.sample_stats["log_p"] - again.sample_stats["log_q"]).values
     np.testing.assert_allclose(log_w, line_posterior()[2], rtol=1e-9)
@@ -327,7 +333,11 @@ def misshapen(x: Any, y: Any) -> None:
 
 @pytest.mark.parametrize(
     ("guide", "words"),
-    [(lacking, r"lacks.*'level'"), (exceeding, r"'curve'.*model lacks"), (misshapen, r"'level'.*(shape|broadcast)")],
+    [
+        (lacking, r"lacks.*'level'"),
+        (exceeding, r"'curve'.*model lacks"),
+        (misshapen, r"'level'.*(shape|broadcast)"),
+    ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
 @pytest.mark.parametrize("objective", [lvm.ELBO(), Renyi()])
@@ -345,28 +355,33 @@ def test_families_on_a_correlated_gaussian(family: str, backend: str) -> None:
     """
     mean, covariance, evidence = line_posterior()
     sd = np.sqrt(np.diag(covariance))
-    correlation = covariance[0, 1] / sd.prod()
     shrunk = 1 / np.sqrt(np.diag(np.linalg.inv(covariance)))
-    assert shrunk[0] < 0.5 * sd[0]  # far enough apart to tell
+    assert shrunk[0] < 0.6 * sd[0]  # far enough apart to tell
     size = 4000
-    engine = SVI(backend=backend, guide=family, num_steps=2000, num_draws=size, learning_rate=0.03, early_stop=False)
+    engine = SVI(
+        backend=backend, guide=family, num_steps=2000, num_draws=size, learning_rate=0.1, early_stop=False
+    )
     fit = lvm.fit(REGRESSION, LINE, engine, seed=1)
     draws = np.stack([fit.posterior[k].values[0] for k in ("slope", "level")])
-    # Besides the draws' error, Adam's last steps (0.03 shrinking to 0.0006) leave the parameters, which are in
-    # units of log sd and of the variables, about a hundred of them apart at random: sqrt(100) steps.
-    last = 10 * 0.0006
-    wanted = shrunk if family == "mean_field" else sd
-    assert_within(draws.mean(1), mean, np.hypot(wanted / math.sqrt(size), last))
-    assert_within(np.log(draws.std(1)), np.log(wanted), math.hypot(1 / math.sqrt(2 * size), last))
-    r = 0.0 if family == "mean_field" else correlation
-    z = np.arctanh(np.corrcoef(draws)[0, 1])
-    assert_within(z, np.arctanh(r), math.hypot(1 / math.sqrt(size - 3), last))
     # The gap of the best mean-field bound is 1/2 (sum of log Lambda_ii - log det Lambda).
     precision = np.linalg.inv(covariance)
     gap = 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
+    best = evidence - (gap if family == "mean_field" else 0.0)
     assert fit.evidence is not None
-    expected = evidence - (gap if family == "mean_field" else 0.0)
-    assert_within(fit.evidence.nats, expected, math.hypot(fit.evidence.std_error, last))
+    error = fit.evidence.std_error
+    short = best - fit.evidence.nats
+    assert -4 * error < short < 0.05 + 4 * error  # a quarter of the engine's own tolerance
+    # What the bound is short of bounds every error: half (r^2 - 1) - log r, about (log r)^2, for an sd that
+    # is off by a factor r, and delta^2 / 2 for a mean that is off by delta sds.
+    room = math.sqrt(max(short, 0.0) + 4 * error)
+    wanted = shrunk if family == "mean_field" else sd
+    assert_within(draws.mean(1) / wanted, mean / wanted, 1 / math.sqrt(size) + math.sqrt(2) * room / 4)
+    assert_within(np.log(draws.std(1)), np.log(wanted), 1 / math.sqrt(2 * size) + room / 4)
+    if family == "mean_field":
+        assert_within(np.corrcoef(draws)[0, 1], 0.0, 1 / math.sqrt(size))
+        assert (np.log(draws.std(1)) < np.log(sd) - 0.4).all()
+    else:
+        assert np.corrcoef(draws)[0, 1] < 0.9 * covariance[0, 1] / sd.prod()
 
 
 # ---- params --------------------------------------------------------------------------------------
@@ -385,7 +400,9 @@ SCALED_Y = np.array([0.2, 1.4, -0.6, 2.2, 0.9, 1.6, 0.1, 1.0])
 
 def scaled_evidence(sigma: float) -> float:
     n = len(SCALED_Y)
-    return float(multivariate_normal.logpdf(SCALED_Y, np.zeros(n), 4.0 * np.ones((n, n)) + sigma**2 * np.eye(n)))
+    return float(
+        multivariate_normal.logpdf(SCALED_Y, np.zeros(n), 4.0 * np.ones((n, n)) + sigma**2 * np.eye(n))
+    )
 
 
 @functools.cache
@@ -395,18 +412,21 @@ def scaled_vi() -> Fit:
 
 def test_params_are_learned_by_maximum_marginal_likelihood() -> None:
     """The guide's family holds the posterior, so the bound is the evidence at each sigma."""
-    best = minimize_scalar(lambda s: -scaled_evidence(s), bounds=(0.2, 5.0), method="bounded", options={"xatol": 1e-9})
+    best = minimize_scalar(
+        lambda s: -scaled_evidence(s), bounds=(0.2, 5.0), method="bounded", options={"xatol": 1e-9}
+    )
     fit = scaled_vi()
     sigma = float(fit.params["sigma"])
-    # At the optimum the bound has no gradient noise; Adam's last step is 0.0006 in log sigma.
-    assert math.log(sigma) == pytest.approx(math.log(best.x), abs=10 * 0.0006)
+    assert -best.fun - scaled_evidence(sigma) < 0.01  # nats: a twentieth of the engine's tolerance
     assert fit.evidence is not None
     assert fit.evidence.conditional_on == ("sigma",)
     assert_within(fit.evidence.nats, scaled_evidence(sigma), fit.evidence.std_error + 1e-3)
     assert "sigma" in str(fit.evidence)
 
 
-@pytest.mark.parametrize("engine", [BRIEF, ImportanceSampling(num_samples=100)], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "engine", [BRIEF, ImportanceSampling(num_samples=100)], ids=lambda e: type(e).__name__
+)
 def test_params_without_values_are_refused(engine: Any) -> None:
     with pytest.raises(ValueError, match=rf"(?s){type(engine).__name__}.*'sigma'.*SVI.*init=.*condition"):
         lvm.fit(scaled, SCALED_Y, engine)
@@ -427,7 +447,9 @@ def test_params_are_held_at_a_fits_values(how: str) -> None:
     assert weighted.evidence is not None
     assert weighted.evidence.conditional_on == ("sigma",)
     assert_within(weighted.evidence.nats, scaled_evidence(sigma), weighted.evidence.std_error)
-    assert_within(chain.log_predictive().pointwise, log_mean_exp(norm.logpdf(SCALED_Y, mu.reshape(-1, 1), sigma)), 0)
+    assert_within(
+        chain.log_predictive().pointwise, log_mean_exp(norm.logpdf(SCALED_Y, mu.reshape(-1, 1), sigma)), 0
+    )
 
 
 def test_svi_of_a_conditioned_model_does_not_move_the_params() -> None:
@@ -579,8 +601,30 @@ def test_arrays_of_no_dimension_stay_so() -> None:
         assert seen["mu"].shape in ((), (40, 1))
 
 
+def test_a_fit_keeps_its_own_copy_of_the_data() -> None:
+    y = SCHOOL_EFFECTS.copy()
+    fit = lvm.fit(eight_schools, {"y": y, "sigma": SCHOOL_ERRORS}, QUICK)
+    before = fit.to_arviz(log_likelihood=False)["observed_data"]["obs"].values.copy()
+    y[:] = 0.0
+    np.testing.assert_array_equal(fit.to_arviz(log_likelihood=False)["observed_data"]["obs"].values, before)
+
+
+def test_a_program_cannot_change_the_users_data() -> None:
+    def centring(y: Any) -> None:
+        y -= 100.0
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("obs", dist.Normal(mu, 1.0), obs=y)
+
+    y = SCALED_Y.copy()
+    lvm.fit(centring, y, QUICK)
+    np.testing.assert_array_equal(y, SCALED_Y)
+
+
 def test_frames_bind_by_column_name() -> None:
-    frame = pd.DataFrame({"sigma": SCHOOL_ERRORS, "city": list("abcdefgh"), "y": SCHOOL_EFFECTS}, index=list("ABCDEFGH"))
+    frame = pd.DataFrame(
+        {"sigma": SCHOOL_ERRORS, "city": list("abcdefgh"), "y": SCHOOL_EFFECTS}, index=list("ABCDEFGH")
+    )
     fit, plain = lvm.fit(eight_schools, frame, QUICK), lvm.fit(eight_schools, SCHOOLS, QUICK)
     np.testing.assert_array_equal(fit.posterior["theta"].values, plain.posterior["theta"].values)
     assert list(fit.posterior.coords["school"].values) == list("ABCDEFGH")
@@ -628,7 +672,12 @@ def test_something_else_as_model(model: Any, words: str) -> None:
 
 @pytest.mark.parametrize(
     "engine",
-    [QUICK, BRIEF, SVI(backend="numpyro", num_steps=10, num_draws=30, window=10), NUTS(num_warmup=5, num_samples=5)],
+    [
+        QUICK,
+        BRIEF,
+        SVI(backend="numpyro", num_steps=10, num_draws=30, window=10),
+        NUTS(num_warmup=5, num_samples=5),
+    ],
     ids=["SVI-pyro", "NUTS-pyro", "SVI-numpyro", "NUTS-numpyro"],
 )
 @pytest.mark.parametrize(
@@ -647,18 +696,26 @@ def test_bad_starting_values(engine: Any, init: Any, words: str) -> None:
 
 
 def test_a_start_outside_the_support_is_an_error_in_words() -> None:
-    for model, engine in ((eight_schools, BRIEF), (eight_schools, QUICK), (WITH_TWIN, NUTS(num_warmup=5, num_samples=5))):
+    for model, engine in (
+        (eight_schools, BRIEF),
+        (eight_schools, QUICK),
+        (WITH_TWIN, NUTS(num_warmup=5, num_samples=5)),
+    ):
         with pytest.raises(ValueError, match=r"init|start"):
             lvm.fit(model, SCHOOLS, engine, init={"mu": 0.0, "tau": -1.0})
 
 
 @pytest.mark.parametrize("backend", ["pyro", "numpyro"])
 def test_values_by_site_and_fits_are_starts(backend: str) -> None:
-    """Without a warm-up, with steps of tiny length, a chain stays where it starts."""
     settings = {"num_warmup": 0, "num_samples": 1, "num_chains": 2, "max_tree_depth": 1}
-    engine = NUTS(backend=backend, **settings) if backend == "numpyro" else NUTS(backend=backend, **settings)
+    engine = NUTS(backend=backend, **settings)
     point = {"slope": np.array([1.2, 1.3]), "level": 0.4}
-    fit = lvm.fit(REGRESSION, LINE, SVI(backend=backend, num_steps=1, num_draws=400, learning_rate=1e-9), init={"slope": 1.2, "level": 0.4})
+    fit = lvm.fit(
+        REGRESSION,
+        LINE,
+        SVI(backend=backend, num_steps=1, num_draws=400, learning_rate=1e-9),
+        init={"slope": 1.2, "level": 0.4},
+    )
     # Families start with sds of 0.1 at the given values.
     assert_within(fit.posterior["slope"].mean(), 1.2, 0.1 / 20)
     assert_within(fit.posterior["level"].mean(), 0.4, 0.1 / 20)
@@ -682,7 +739,9 @@ def labelled_twin(x: Any) -> None:
     """With the label as a discrete site of its own, to be enumerated on the JAX side too."""
     mu = numpyro.sample("mu", ndist.Normal(jnp.zeros(2), 3.0).to_event(1))
     with numpyro.plate("data", len(x)):
-        label = numpyro.sample("label", ndist.Categorical(jnp.array([0.3, 0.7])), infer={"enumerate": "parallel"})
+        label = numpyro.sample(
+            "label", ndist.Categorical(jnp.array([0.3, 0.7])), infer={"enumerate": "parallel"}
+        )
         numpyro.sample("obs", ndist.Normal(mu[label], 1.0), obs=x)
 
 
@@ -793,7 +852,9 @@ def test_a_site_held_at_a_value(backend: str) -> None:
     if backend == "pyro":
         chain = lvm.fit(model, LINE, BRIEF)
         slope = chain.posterior["slope"].values
-        expected = norm.logpdf(slope) + norm.logpdf(LINE["y"], 0.6 + slope[..., None] * LINE["x"], 0.5).sum(-1)
+        expected = norm.logpdf(slope) + norm.logpdf(LINE["y"], 0.6 + slope[..., None] * LINE["x"], 0.5).sum(
+            -1
+        )
         np.testing.assert_allclose(chain.sample_stats["lp"].values, expected, rtol=1e-9)
         assert set(model.held_sites) == {"level"}
         assert "given level" in repr(chain)
@@ -864,55 +925,71 @@ def test_conditional_and_unconditional_evidence_is_not_mixed() -> None:
         lvm.rank({"a": fits["a"], "b": dataclasses.replace(fits["b"], evidence=None)}, by="evidence")
 
 
-def normal_mean(y: Any, width: Any = 1.0) -> None:
-    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
-    with pyro.plate("data", len(y)):
-        pyro.sample("obs", dist.Normal(mu, width), obs=y)
+def normal_mean(width: float) -> lvm.Model:
+    """mu ~ Normal(0, 2), y_i ~ Normal(mu, width), with its posterior as guide."""
+
+    def model(y: Any) -> None:
+        mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("obs", dist.Normal(mu, width), obs=y)
+
+    def guide(y: Any) -> None:
+        precision = len(y) / width**2 + 0.25
+        loc = pyro.param("loc", y.sum() / width**2 / precision)
+        pyro.sample("mu", dist.Normal(loc, precision**-0.5))
+
+    return lvm.Model(model, guide=guide)
 
 
-def exact_normal_guide(y: Any, width: Any = 1.0) -> None:
-    precision = len(y) / width**2 + 0.25
-    loc = pyro.param("loc", y.sum() / width**2 / precision)
-    pyro.sample("mu", dist.Normal(loc, precision**-0.5))
-
-
-def predictive(y: np.ndarray, given: np.ndarray, width: float) -> np.ndarray:
-    """log p(y_i | given) in the model ``normal_mean``."""
+def predictive(y: np.ndarray | float, given: np.ndarray, width: float) -> np.ndarray:
+    """log p(y | given) in that model."""
     precision = len(given) / width**2 + 0.25
     return norm.logpdf(y, given.sum() / width**2 / precision, math.sqrt(width**2 + 1 / precision))
 
 
+AT_ONCE = SVI(num_steps=1, learning_rate=1e-12, num_draws=1000)
+WIDTHS = {"one": 1.0, "three": 3.0}
+
+
 @functools.cache
 def widths() -> dict[str, Fit]:
-    engine = SVI(guide=exact_normal_guide, num_steps=1, learning_rate=1e-12, num_draws=1000)
-    return {name: lvm.fit(normal_mean, {"y": SCALED_Y, "width": w}, engine) for name, w in (("one", 1.0), ("three", 3.0))}
+    return {name: lvm.fit(normal_mean(width), SCALED_Y, AT_ONCE) for name, width in WIDTHS.items()}
 
 
 def test_rank_by_loo_is_leave_one_out() -> None:
-    """The posterior's own draws: expected by refitting without each datum, in closed form."""
+    """The posterior's own draws: expected by leaving each datum out, in closed form."""
     table = lvm.rank(widths(), by="loo")
     assert list(table.index) == ["one", "three"]
-    for name, width in (("one", 1.0), ("three", 3.0)):
+    for name, width in WIDTHS.items():
         rest = [np.delete(SCALED_Y, i) for i in range(len(SCALED_Y))]
         expected = [float(predictive(SCALED_Y[i], rest[i], width)) for i in range(len(SCALED_Y))]
         mu = widths()[name].posterior["mu"].values[0][:, None]
         ratio = 1 / norm.pdf(SCALED_Y, mu, width)
         error = (ratio.std(0) / ratio.mean(0)) / math.sqrt(len(mu))
-        assert_within(table.loc[name, "elpd"], sum(expected), float(error.sum()) + 0.05)  # it is printed rounded
+        assert_within(table.loc[name, "elpd"], sum(expected), float(error.sum()))
+
+
+def test_rank_by_evidence_of_perfect_guides() -> None:
+    """Their bounds are the evidence itself, but the engine cannot know: bounds settle nothing."""
+    table = lvm.rank(widths(), by="evidence")
+    n = len(SCALED_Y)
+    for name, width in WIDTHS.items():
+        exact = multivariate_normal.logpdf(SCALED_Y, np.zeros(n), 4.0 + width**2 * np.eye(n))
+        assert table.loc[name, "log_evidence"] == pytest.approx(exact, rel=1e-9)
+    assert table["rank"].isna().all()
 
 
 def test_rank_by_heldout_is_the_predictive_density() -> None:
     new = np.array([0.3, 1.8, -1.0])
-    table = lvm.rank(widths(), by="heldout", data={"y": new, "width": 1.0}) if False else None
-    fit = widths()["one"]
-    other = lvm.fit(
-        normal_mean, {"y": SCALED_Y, "width": 1.0}, SVI(guide=exact_normal_guide, num_steps=1, learning_rate=1e-12, num_draws=1000), seed=5
-    )
-    table = lvm.rank({"one": fit, "again": other}, by="heldout", data={"y": new, "width": 1.0})
-    expected = predictive(new, SCALED_Y, 1.0).sum()
-    for name in ("one", "again"):
-        assert_within(table.loc[name, "elpd"], expected, table.loc[name, "mc_error"])
-    assert sorted(table["rank"]) == [0, 1]
+    table = lvm.rank(widths(), by="heldout", data=new)
+    assert list(table["rank"]) == [0, 1]
+    assert table["elpd_diff"].iloc[0] == 0.0
+    for name, width in WIDTHS.items():
+        expected = predictive(new, SCALED_Y, width)
+        assert_within(table.loc[name, "elpd"], expected.sum(), table.loc[name, "mc_error"])
+    a, b = (widths()[name].log_predictive(new).pointwise for name in table.index)
+    assert table["elpd_diff"].iloc[1] == pytest.approx((b - a).sum(), rel=1e-12)
+    assert table["dse"].iloc[1] == pytest.approx(math.sqrt(3) * (b - a).std(ddof=1), rel=1e-12)
 
 
 def test_rank_by_bic() -> None:
@@ -921,7 +998,9 @@ def test_rank_by_bic() -> None:
     table = lvm.rank(fits, by="bic")
     assert list(table.index) == ["k2", "k1"]
     for name, p in (("k1", 2), ("k2", 5)):
-        assert table.loc[name, "bic"] == pytest.approx(p * math.log(40) - 2 * fits[name].log_likelihood, rel=1e-12)
+        assert table.loc[name, "bic"] == pytest.approx(
+            p * math.log(40) - 2 * fits[name].log_likelihood, rel=1e-12
+        )
     assert table.loc["k2", "bic_diff"] == 0.0
     k1 = norm.logpdf(x, x.mean(), x.std()).sum()
     assert fits["k1"].log_likelihood == pytest.approx(k1, abs=1e-3)  # up to the variance floor
@@ -937,13 +1016,12 @@ def test_rank_of_uneven_weights_is_a_number_or_refused() -> None:
         for k in (1, 2)
     }
     assert min(f.status.details["ess"] for f in fits.values()) < 20
-    try:
-        table = lvm.rank(fits, by="loo")
-    except ValueError as error:
-        assert re.search("k1|k2", str(error))
-        assert re.search("(?i)weights|importance|effective", str(error))
-        return
-    assert np.isfinite(table["elpd"].to_numpy(dtype=float)).all()
+    table, refusal = attempt(lambda: lvm.rank(fits, by="loo"))
+    if refusal:
+        assert re.search("k1|k2", refusal)
+        assert re.search("(?i)weights|importance|effective", refusal)
+    else:
+        assert np.isfinite(table["elpd"].to_numpy(dtype=float)).all()
 
 
 def test_errors_of_rank() -> None:
@@ -955,16 +1033,14 @@ def test_errors_of_rank() -> None:
     with pytest.raises(ValueError, match=r"^data: pass held-out data with by='heldout'"):
         lvm.rank(fits, by="heldout")
     with pytest.raises(ValueError, match=r"^data: pass held-out data with by='heldout'"):
-        lvm.rank(fits, by="loo", data={"y": SCALED_Y})
+        lvm.rank(fits, by="loo", data=SCALED_Y)
     with pytest.raises(ValueError, match=r"bic is of a maximum-likelihood point"):
         lvm.rank(fits, by="bic")
 
 
 @pytest.mark.parametrize("change", ["rows", "values"])
 def test_rank_refuses_other_data(change: str) -> None:
-    engine = SVI(guide=exact_normal_guide, num_steps=1, learning_rate=1e-12, num_draws=50)
-    y = SCALED_Y[:-1] if change == "rows" else SCALED_Y + 1.0
-    other = lvm.fit(normal_mean, {"y": y, "width": 1.0}, engine)
+    other = lvm.fit(normal_mean(1.0), SCALED_Y[:-1] if change == "rows" else SCALED_Y + 1.0, AT_ONCE)
     with pytest.raises(ValueError, match=r"^fits: .*different data"):
         lvm.rank({"one": widths()["one"], "other": other}, by="loo")
 
@@ -1009,7 +1085,9 @@ def test_an_equal_fit_is_trusted_and_wrong_ones_are_caught() -> None:
     assert_within(row["bias"], 1.0, row["bias_error"])
     assert result.verdicts["shifted"].value == pytest.approx(row["bias"])
     assert result.verdicts["narrow"].quantity == "slope"
-    assert_within(table.loc[("narrow", "slope"), "sd_ratio"], 0.5, table.loc[("narrow", "slope"), "sd_ratio_error"])
+    assert_within(
+        table.loc[("narrow", "slope"), "sd_ratio"], 0.5, table.loc[("narrow", "slope"), "sd_ratio_error"]
+    )
     assert result.verdicts["wide"].quantity == "level"
     assert row["w1"] == pytest.approx(1.0, abs=4 * row["bias_error"] + row["w1_noise"])
     truth, covariance, _ = line_posterior()
@@ -1050,7 +1128,9 @@ def mixture_fits() -> dict[str, Fit]:
 
 def test_another_labelling_gives_the_same_table() -> None:
     fits = mixture_fits()
-    swapped = changed(fits["b"], **{name: lambda v: v[:, :, ::-1].copy() for name in ("weights", "loc", "scale")})
+    swapped = changed(
+        fits["b"], **{name: lambda v: v[:, :, ::-1].copy() for name in ("weights", "loc", "scale")}
+    )
     a = lvm.compare({"nuts": fits["a"], "x": fits["b"]}, reference="nuts").table
     b = lvm.compare({"nuts": fits["a"], "x": swapped}, reference="nuts").table
     pd.testing.assert_frame_equal(a, b, rtol=1e-9)

@@ -532,3 +532,13 @@ def test_one_chain_has_no_ranks(world: World) -> None:
 def test_fits_must_be_fits(wrong: Any) -> None:
     with pytest.raises(TypeError, match="fits"):
         plots.plot_loss(wrong)
+
+
+def test_long_chains_are_thinned_before_ranking(world: World) -> None:
+    long = chains(world)
+    draws = long.posterior.isel(draw=np.tile(np.arange(100), 25)).assign_coords(draw=np.arange(2500))
+    figure = plots.plot_rank(
+        dataclasses.replace(long, draws=draws, sample_stats=None), var_names=["weights[0]"]
+    )
+    assert "Every 9th draw." in figure.texts[1].get_text()
+    assert all(len(line.get_xdata()) <= 600 for line in figure.axes[0].get_lines())

@@ -1,7 +1,8 @@
 """Guides of the JAX side: Gaussian families on unconstrained space, and NumPyro guide programs.
 
-Each offers ``init(key)``, ``draw(params, key, data)`` -> (z, log q(z)) in unconstrained space and
-``log_prob(params, z, data)``; all are pure, so that they can be vmapped over particles.
+Each offers ``init(key)``, ``draw(params, key, data)`` -> (z, log q) in unconstrained space and
+``log_prob(params, z, data)``; all are pure, so that they can be vmapped over particles. ``log q`` is a
+pair as in ``Density.log_joint``: what lies outside the data plate, and (n,) inside it or None.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ _START_SCALE = 0.1
 
 
 class Guide(NamedTuple):
-    """A family of densities on unconstrained space; ``constrain`` maps params for storing."""
+    """A family of densities on unconstrained space; ``constrain`` maps params for storing.
+
+    ``splits`` says that log q comes split over the data plate."""
 
     init: Callable[[Any], Tree]
-    draw: Callable[[Tree, Any, Tree], tuple[Tree, Any]]
+    draw: Callable[[Tree, Any, Tree], tuple[Tree, tuple[Any, Any | None]]]
     log_prob: Callable[[Tree, Tree, Tree], Any]
     constrain: Callable[[Tree], Tree]
     unconstrain: Callable[[Tree], Tree]
+    splits: bool = False
 
 
 def build_guide(
@@ -69,10 +73,10 @@ def _mean_field(density: Density, point: Any) -> Guide:
         del key
         return {"loc": point, "log_scale": jnp.full_like(point, np.log(_START_SCALE))}
 
-    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, Any]:
+    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, tuple[Any, Any | None]]:
         noise = jax.random.normal(key, params["loc"].shape, params["loc"].dtype)
         flat = params["loc"] + jnp.exp(params["log_scale"]) * noise
-        return density.unflatten(flat), _standard_log_prob(noise) - params["log_scale"].sum()
+        return density.unflatten(flat), (_standard_log_prob(noise) - params["log_scale"].sum(), None)
 
     def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
         noise = (density.flatten(z) - params["loc"]) / jnp.exp(params["log_scale"])
@@ -99,11 +103,11 @@ def _gaussian(density: Density, point: Any, rank: int | None) -> Guide:
         covariance = factor @ factor.T + jnp.diag(jnp.exp(2 * params["log_scale"]))
         return jnp.linalg.cholesky(covariance)
 
-    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, Any]:
+    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, tuple[Any, Any | None]]:
         noise = jax.random.normal(key, params["loc"].shape, params["loc"].dtype)
         root = tril(params)
         log_det = jnp.log(jnp.diag(root)).sum()
-        return density.unflatten(params["loc"] + root @ noise), _standard_log_prob(noise) - log_det
+        return density.unflatten(params["loc"] + root @ noise), (_standard_log_prob(noise) - log_det, None)
 
     def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
         root = tril(params)
@@ -145,24 +149,35 @@ def _program_guide(
     def unconstrain(params: Tree) -> Tree:
         return {n: maps[n].inv(v) for n, v in params.items()}
 
-    def log_q(trace: dict, data: Tree) -> tuple[Tree, Any]:
+    def log_q(trace: dict, data: Tree) -> tuple[Tree, tuple[Any, Any | None]]:
         values = {n: trace[n]["value"] for n in density.shapes}
         z = density.unconstrain(values, data, {})
-        total = sum(jnp.sum(trace[n]["fn"].log_prob(trace[n]["value"])) for n in sites)
-        return z, total + density.log_jacobian(z, data, {})
+        jacobians = density.site_jacobians(z, data, {})
+        rest, local = 0.0, None
+        for n in sites:
+            term = trace[n]["fn"].log_prob(trace[n]["value"]) + jacobians.get(n, 0.0)
+            frame = next((f for f in trace[n]["cond_indep_stack"] if f.name == problem.data_plate), None)
+            if frame is None:
+                rest = rest + jnp.sum(term)
+                continue
+            ours = jnp.moveaxis(jnp.broadcast_to(term, trace[n]["fn"].batch_shape), frame.dim, -1)
+            ours = ours.reshape((-1, ours.shape[-1])).sum(0)
+            local = ours if local is None else local + ours
+        return z, (rest, local)
 
     def init(key: Any) -> Tree:
         del key
         return unconstrain(initial)
 
-    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, Any]:
+    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, tuple[Any, Any | None]]:
         return log_q(run(constrain(params), key, data), data)
 
     def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
         values = density.constrain(z, data, {})
-        return log_q(run(constrain(params), jax.random.key(0), data, values), data)[1]
+        rest, local = log_q(run(constrain(params), jax.random.key(0), data, values), data)[1]
+        return rest if local is None else rest + local.sum()
 
-    return Guide(init, draw, log_prob, constrain, unconstrain)
+    return Guide(init, draw, log_prob, constrain, unconstrain, splits=True)
 
 
 def _real() -> Any:

@@ -119,6 +119,7 @@ def _build(problem: Problem, data: dict, statics: tuple, key: Any) -> Density:
         constrain=functions.constrain,
         unconstrain=functions.unconstrain,
         log_jacobian=functions.log_jacobian,
+        site_jacobians=functions.site_jacobians,
         shapes=shapes,
         local=local,
     )
@@ -195,6 +196,9 @@ class _Functions:
     def log_jacobian(self, z: Tree, data: Tree, params: Tree) -> Any:
         _, jacobians = self._run(z, data, params)
         return sum(jnp.sum(j) for j in jacobians.values())
+
+    def site_jacobians(self, z: Tree, data: Tree, params: Tree) -> Tree:
+        return self._run(z, data, params)[1]
 
     def constrain(self, z: Tree, data: Tree, params: Tree) -> Tree:
         trace, _ = self._run(z, data, params)

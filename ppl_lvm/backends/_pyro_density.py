@@ -75,29 +75,42 @@ def traced_terms(problem: Problem, trace: Any, *, particles: bool = True, prior:
     """
     trace.compute_log_prob()
     trace.pack_tensors()
-    symbols = trace.plate_to_symbol
-    keep = frozenset({symbols[PARTICLES]}) if particles else frozenset()
+    symbols, sizes = trace.plate_to_symbol, _plate_sizes(trace)
+    single = {symbols[name] for name, size in sizes.items() if size == 1}  # packing drops those
+    keep = frozenset({symbols[PARTICLES]} - single) if particles else frozenset()
     data = symbols.get(problem.data_plate) if problem.data_plate else None
-    factors: OrderedDict = OrderedDict()
+    inside: OrderedDict = OrderedDict()
+    outside: OrderedDict = OrderedDict()
     for name, node in trace.nodes.items():
         if node["type"] != "sample" or type(node["fn"]).__name__ == "_Subsample":
             continue
         if prior and problem.sites[name].kind == "observed":
             continue
         ordinal = frozenset(symbols[f.name] for f in node["cond_indep_stack"] if f.vectorized)
-        factors.setdefault(ordinal, []).append(node["packed"]["log_prob"])
+        where = inside if data in ordinal else outside
+        where.setdefault(ordinal - single, []).append(node["packed"]["log_prob"])
     enum_dims = set(trace.symbol_to_dim) - set(symbols.values())
-    if data is None:
-        return Terms(_contract(factors, enum_dims, keep), None, None)
-    inside = OrderedDict((o, t) for o, t in factors.items() if data in o)
-    outside = OrderedDict((o, t) for o, t in factors.items() if data not in o)
-    if _enum_symbols(inside, enum_dims) & _enum_symbols(outside, enum_dims):
-        return Terms(_contract(factors, enum_dims, keep), None, None)
-    local: Any = _contract(inside, enum_dims, keep | {data})
-    if particles and local._pyro_dims.index(symbols[PARTICLES]) > local._pyro_dims.index(data):
+    head = (sizes[PARTICLES],) if particles else ()
+    if data is None or _enum_symbols(inside, enum_dims) & _enum_symbols(outside, enum_dims):
+        for ordinal, terms in inside.items():
+            outside.setdefault(ordinal, []).extend(terms)
+        return Terms(_contract(outside, enum_dims, keep).reshape(head), None, None)
+    local: Any = _contract(inside, enum_dims, keep | ({data} - single))
+    if {symbols.get(PARTICLES), data} <= set(local._pyro_dims) and local._pyro_dims[0] == data:
         local = local.transpose(-1, -2)
-    rest = _contract(outside, enum_dims, keep) if outside else torch.zeros(local.shape[:-1])
+    local = local.reshape((*head, sizes[problem.data_plate]))
+    rest = _contract(outside, enum_dims, keep).reshape(head) if outside else torch.zeros(head)
     return Terms(rest + local.sum(-1), rest, local)
+
+
+def _plate_sizes(trace: Any) -> dict[str, int]:
+    return {
+        f.name: f.size
+        for node in trace.nodes.values()
+        if node["type"] == "sample"
+        for f in node["cond_indep_stack"]
+        if f.vectorized
+    }
 
 
 def _contract(factors: OrderedDict, enum_dims: set, target: frozenset) -> torch.Tensor:
@@ -146,7 +159,8 @@ def _runner(
     def one_by_one(chunk: dict) -> Terms:
         size = len(next(iter(chunk.values())))
         rows = [
-            _single(problem, args, {k: v[i] for k, v in chunk.items()}, params, prior) for i in range(size)
+            run_single(problem, args, {k: v[i] for k, v in chunk.items()}, params, prior=prior)
+            for i in range(size)
         ]
         if rows[0].per_datum is None:
             return Terms(torch.stack([r.total for r in rows]), None, None)
@@ -199,8 +213,16 @@ def run_model(
     return traced_terms(problem, trace, prior=prior)
 
 
-def _single(problem: Problem, args: dict, values: dict, params: Mapping[str, Any], prior: bool) -> Terms:
-    fixed = poutine.condition(problem.model.pyro.model, data=values)
+def run_single(
+    problem: Problem,
+    args: Mapping[str, Any],
+    values: Mapping[str, torch.Tensor],
+    params: Mapping[str, Any],
+    *,
+    prior: bool = False,
+) -> Terms:
+    """Terms of one particle, without any plate of ours: total (), rest (), per_datum (n,)."""
+    fixed = poutine.condition(problem.model.pyro.model, data=dict(values))
     with HoldParams({**problem.model.fixed_params, **params}):
         trace = poutine.trace(enumerated(problem, fixed)).get_trace(**args)
     return traced_terms(problem, trace, particles=False, prior=prior)

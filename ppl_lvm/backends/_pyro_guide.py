@@ -102,22 +102,28 @@ def draw_trace(
 
 
 def log_q_of(trace: Any, problem: Problem, num_particles: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Guide density per particle: (outside the data plate (s,), inside it (s, n) or None)."""
-    dim = -1 - problem.max_plate_nesting
-    rest: torch.Tensor = torch.zeros(num_particles)
+    """Guide density per particle: (outside the data plate (s,), inside it (s, n) or None).
+
+    ``num_particles=0`` means a trace without the particle plate: (), and (n,).
+    """
+    head = (num_particles,) if num_particles else ()
+    rest: torch.Tensor = torch.zeros(head)
     local: torch.Tensor | None = None
     for node in trace.nodes.values():
         if node["type"] != "sample" or type(node["fn"]).__name__ == "_Subsample":
             continue
         term = node["log_prob"]
         frames = {f.name: f for f in node["cond_indep_stack"]}
-        term = term.expand(torch.broadcast_shapes(term.shape, (num_particles,) + (1,) * (-dim - 1)))
+        if num_particles:
+            lowest = (num_particles,) + (1,) * problem.max_plate_nesting
+            term = term.expand(torch.broadcast_shapes(term.shape, lowest))
         if problem.data_plate in frames:
+            size = frames[problem.data_plate].size
             ours = term.movedim(frames[problem.data_plate].dim, -1)
-            flat = ours.reshape(num_particles, -1, ours.shape[-1]).sum(1)
+            flat = ours.reshape((*head, -1, size)).sum(-2)
             local = flat if local is None else local + flat
         else:
-            rest = rest + term.reshape(num_particles, -1).sum(1)
+            rest = rest + term.reshape((*head, -1)).sum(-1)
     return rest, local
 
 
@@ -136,7 +142,7 @@ def draw(
         try:
             sizes = [min(chunk, num - first) for first in range(0, num, chunk)]
             parts = [_draw_chunk(problem, guide, args, size) for size in sizes]
-        except (RuntimeError, ValueError, IndexError):  # a guide that does not broadcast over a plate
+        except Exception:  # a guide that does not broadcast over a plate: any error can come out of it
             parts = [_draw_one(problem, guide, args) for _ in range(num)]
     values = {k: torch.cat([p[0][k] for p in parts]).numpy() for k in parts[0][0]}
     return values, torch.cat([p[1] for p in parts]).numpy()

@@ -81,7 +81,7 @@ def conditional_discrete(
             _together(problem, args, {k: v[i : i + chunk] for k, v in tensors.items()}, params, names)
             for i in range(0, num, chunk)
         ]
-    except (RuntimeError, ValueError, IndexError):  # a program that does not broadcast over a plate
+    except Exception:  # a program that does not broadcast over a plate: any error can come out of it
         parts = [
             _one(problem, args, {k: v[i] for k, v in tensors.items()}, params, names) for i in range(num)
         ]

@@ -30,6 +30,8 @@ class Density:
         (z | values, data, params) -> values by site in their supports, and back.
     log_jacobian
         (z, data, params) -> log absolute determinant of the map from z to the constrained values.
+    site_jacobians
+        The same by site, in the sites' batch shapes.
     shapes
         Unconstrained shapes by site, in the order of the program.
     local
@@ -43,6 +45,7 @@ class Density:
     constrain: Callable[[Tree, Tree, Tree], Tree]
     unconstrain: Callable[[Tree, Tree, Tree], Tree]
     log_jacobian: Callable[[Tree, Tree, Tree], Any]
+    site_jacobians: Callable[[Tree, Tree, Tree], Mapping[str, Any]]
     shapes: Mapping[str, tuple[int, ...]]
     local: tuple[str, ...] = ()
 

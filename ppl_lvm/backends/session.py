@@ -24,7 +24,9 @@ def torch_session(seed: int, dtype: str) -> Iterator[None]:
         import pyro
         import torch
 
-    with _TORCH_LOCK, random_states_restored(), pyro.get_param_store().scope():
+        from ppl_lvm.backends._pyro_modules import modules_on_loan
+
+    with _TORCH_LOCK, random_states_restored(), pyro.get_param_store().scope(), modules_on_loan():
         own, default = torch.get_rng_state(), torch.get_default_dtype()
         try:
             torch.set_default_dtype(getattr(torch, dtype))

@@ -37,7 +37,7 @@ def weigh(engine: ImportanceSampling, problem: Problem, run: Run, params: dict[s
         guide = build_guide(problem, density, fit.engine.guide, {}, jnp.zeros(density.size))
         free = guide.unconstrain({k: jnp.asarray(v) for k, v in fit.params.items()})
         functions = guide_functions(guide_key(problem, fit.engine.guide), density, guide, data)
-        values, log_p, log_q = functions.draw(free, run.seed, engine.num_samples)
+        values, log_p, log_q, _ = functions.draw(free, run.seed, engine.num_samples)
         log_q, note = symmetrised_log_q(problem, values, log_q, lambda v: functions.log_q_at(free, v))
         return values, log_p, log_q, note
 

@@ -18,7 +18,7 @@ from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._convergence import Watch
 from ppl_lvm.engines._jax_start import start_points
-from ppl_lvm.engines._jax_weights import guide_functions
+from ppl_lvm.engines._jax_weights import guide_functions, is_split
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.engines._svi_result import svi_fit
 from ppl_lvm.progress import bar
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
     """Optimise, then draw from the guide and weigh the draws."""
+    from ppl_lvm.engines.svi import Renyi
+
     with jax_session(problem.dtype):
         density, data = density_of(problem)
         start = starting_values(problem, run)[0]
@@ -37,7 +39,8 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         guide = build_guide(problem, density, engine.guide, start, point)
         params, status, losses = _optimise(engine, problem, run, density, guide, data)
         functions = guide_functions(guide_key(problem, engine.guide), density, guide, data)
-        values, log_p, log_q = functions.draw(params, run.seed + 1, engine.num_draws)
+        values, log_p, log_q, local = functions.draw(params, run.seed + 1, engine.num_draws)
+        split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi)
         stored = {k: np.asarray(v) for k, v in guide.constrain(params).items()}
         return svi_fit(
             engine,
@@ -46,7 +49,7 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
             stored,
             status,
             losses,
-            log_p - log_q,
+            local if split else log_p - log_q,
             values=values,
             log_p=log_p,
             log_q=log_q,
@@ -126,19 +129,31 @@ def _loss(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Call
     objective = engine.objective
     scale = 1.0 if engine.batch_size is None else problem.num_data / engine.batch_size  # type: ignore[operator]
     power = 1.0 - objective.alpha if isinstance(objective, Renyi) else None
+    all_local = is_split(problem, density, guide)
 
-    def log_weight(params: Any, key: Any, data: Any) -> Any:
-        z, log_q = guide.draw(params, key, data)
+    def terms(params: Any, key: Any, data: Any) -> tuple[Any, Any]:
+        z, (q_rest, q_local) = guide.draw(params, key, data)
         rest, per_datum = density.log_joint(z, data, {})
-        local = 0.0 if per_datum is None else per_datum.sum()
-        return rest + scale * local - log_q
+        return rest - q_rest, _difference(per_datum, q_local)
+
+    def spread(weights: Any) -> Any:
+        count = weights.shape[0]
+        return (jax.scipy.special.logsumexp(power * weights, axis=0) - jnp.log(count)) / power
 
     def loss(params: Any, key: Any, data: Any) -> Any:
         keys = jax.random.split(key, objective.num_particles)
-        weights = jax.vmap(lambda k: log_weight(params, k, data))(keys)
+        rest, local = jax.vmap(lambda k: terms(params, k, data))(keys)
         if power is None:
-            return -weights.mean()
-        spread = jax.scipy.special.logsumexp(power * weights) - jnp.log(len(weights))
-        return -spread / power
+            return -(rest + scale * local.sum(-1)).mean()
+        if all_local:  # each datum has a bound of its own, and the batch's scale lies outside the logarithm
+            return -(rest[0] + scale * spread(local).sum())
+        return -spread(rest + local.sum(-1))
 
     return loss
+
+
+def _difference(per_datum: Any, q_local: Any) -> Any:
+    """Per-datum log weights; (1,) of zero where the density cannot split."""
+    if per_datum is None:
+        return jnp.zeros(1)
+    return per_datum if q_local is None else per_datum - q_local

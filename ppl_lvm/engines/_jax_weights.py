@@ -12,12 +12,14 @@ import numpy as np
 from ppl_lvm.backends._jax_guides import Guide
 from ppl_lvm.backends._numpyro import cached
 from ppl_lvm.backends.density import Density
+from ppl_lvm.core import Problem
 
 
 class GuideFunctions(NamedTuple):
-    """``draw(params, seed, num)`` -> (values, log p, log q); ``log_q_at(params, values)`` -> (s,)."""
+    """``draw(params, seed, num)`` -> (values, log p, log q, log weights by datum (s, n));
+    ``log_q_at(params, values)`` -> (s,)."""
 
-    draw: Callable[[Any, int, int], tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]
+    draw: Callable[[Any, int, int], tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]]
     log_q_at: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
 
 
@@ -28,9 +30,10 @@ def guide_functions(key: Any, density: Density, guide: Guide, data: Any) -> Guid
     """
     many, many_at = cached(("guide", density.key, key), lambda: _compile(density, guide))
 
-    def draw(params: Any, seed: int, num: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        values, log_p, log_q = many(params, jax.random.split(jax.random.key(seed), num), data)
-        return {k: np.asarray(v) for k, v in values.items()}, np.asarray(log_p), np.asarray(log_q)
+    def draw(params: Any, seed: int, num: int) -> tuple[dict[str, np.ndarray], Any, Any, Any]:
+        values, *figures = many(params, jax.random.split(jax.random.key(seed), num), data)
+        log_p, log_q, local = (np.asarray(v) for v in figures)
+        return {k: np.asarray(v) for k, v in values.items()}, log_p, log_q, local
 
     def log_q_at(params: Any, values: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.asarray(many_at(params, {k: jnp.asarray(v) for k, v in values.items()}, data))
@@ -38,11 +41,20 @@ def guide_functions(key: Any, density: Density, guide: Guide, data: Any) -> Guid
     return GuideFunctions(draw, log_q_at)
 
 
+def is_split(problem: Problem, density: Density, guide: Guide) -> bool:
+    """Whether every latent is local and the guide is a program, so that each datum has its own weights."""
+    return bool(density.shapes) and set(density.shapes) <= set(density.local) and guide.splits
+
+
 def _compile(density: Density, guide: Guide) -> tuple[Callable, Callable]:
     def one(params: Any, key: Any, data: Any) -> Any:
-        z, log_q = guide.draw(params, key, data)
+        z, (q_rest, q_local) = guide.draw(params, key, data)
+        rest, per_datum = density.log_joint(z, data, {})
         jacobian = density.log_jacobian(z, data, {})
-        return density.constrain(z, data, {}), density.total(z, data, {}) - jacobian, log_q - jacobian
+        log_p = rest if per_datum is None else rest + per_datum.sum()
+        log_q = q_rest if q_local is None else q_rest + q_local.sum()
+        local = jnp.zeros(1) if per_datum is None or q_local is None else per_datum - q_local
+        return density.constrain(z, data, {}), log_p - jacobian, log_q - jacobian, local
 
     def at(params: Any, values: Any, data: Any) -> Any:
         z = density.unconstrain(values, data, {})

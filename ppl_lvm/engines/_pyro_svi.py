@@ -13,11 +13,12 @@ from pyro import poutine
 from pyro.infer import SVI as PyroSVI
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.guide import GuideMessenger
 
 from ppl_lvm.backends import _pyro_guide as guides
 from ppl_lvm.backends._pyro_density import EnumerateAll, log_density
 from ppl_lvm.backends._pyro_trace import HoldParams, ScalePlate, to_torch
-from ppl_lvm.backends._pyro_weights import particle_log_weights
+from ppl_lvm.backends._pyro_weights import Weights, choose_weights
 from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._convergence import Watch
 from ppl_lvm.engines._start import starting_values
@@ -71,9 +72,10 @@ def _all_local(problem: Problem) -> bool:
 
 def _per_datum_weights(problem: Problem, guide: Any, params: Any, engine: SVI, args: Any) -> np.ndarray:
     parts = []
+    weigh = choose_weights(problem, guide, args)
     with torch.no_grad(), HoldParams(params):
         for _ in range(-(-engine.num_draws // engine.objective.num_particles)):
-            terms = particle_log_weights(problem, guide, args, engine.objective.num_particles)
+            terms = weigh(problem, guide, args, engine.objective.num_particles)
             parts.append(np.asarray(terms.per_datum))
     return np.concatenate(parts)
 
@@ -82,6 +84,11 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
     """Run the guide once: it must declare the model's continuous sites, reparametrised where needed."""
     from ppl_lvm.engines.svi import Renyi
 
+    if isinstance(guide, GuideMessenger) and problem.latents(discrete=True):
+        raise ValueError(
+            f"guide: {type(guide).__name__} is a messenger, which cannot be used while discrete sites are "
+            "summed out; give a guide function, or a family by name."
+        )
     with pyro.get_param_store().scope(), torch.no_grad():
         trace: Any = poutine.trace(guide).get_trace(**args)
     declared = {n for n, s in trace.nodes.items() if s["type"] == "sample"}
@@ -177,7 +184,8 @@ def _objective(engine: SVI, problem: Problem, guide: Callable[..., Any], args: d
 
     objective = engine.objective
     if isinstance(objective, Renyi):
-        return _renyi(engine, problem)
+        with pyro.get_param_store().scope():
+            return _renyi(engine, problem, choose_weights(problem, guide, args))
     kind = objective.estimator
     if kind == "auto":
         discrete = bool(problem.latents(discrete=True))
@@ -196,7 +204,7 @@ def _same_order(problem: Problem, guide: Callable[..., Any], args: dict) -> bool
     return names == [s.name for s in problem.latents(discrete=False)]
 
 
-def _renyi(engine: SVI, problem: Problem) -> Callable[..., torch.Tensor]:
+def _renyi(engine: SVI, problem: Problem, weigh: Weights) -> Callable[..., torch.Tensor]:
     """The negative Renyi bound as a differentiable loss on marginalised weights.
 
     Under minibatches all latents are local (checked before): the bound is taken for each datum without
@@ -207,7 +215,7 @@ def _renyi(engine: SVI, problem: Problem) -> Callable[..., torch.Tensor]:
 
     def loss(model: Any, guide: Any, **args: Any) -> torch.Tensor:
         del model
-        terms = particle_log_weights(problem, guide, args, count)
+        terms = weigh(problem, guide, args, count)
         if local and terms.per_datum is not None:
             each = torch.logsumexp(power * terms.per_datum, 0) - np.log(count)
             shared = 0.0 if terms.rest is None else terms.rest[0]

@@ -167,6 +167,12 @@ class SVI(Engine):
             return "batch_size finds no argument along the data plate; name them in Model(batched=(...))"
         local = [s.name for s in problem.latents(discrete=False) if s.local]
         outside = [s.name for s in problem.latents() if not s.local]
+        shared = [s.name for s in problem.latents(discrete=True) if not s.local]
+        if shared:
+            return (
+                f"discrete sites {shared} lie outside the data plate, so their sum over values does not "
+                "split over batches; leave out batch_size"
+            )
         own_guide = self.guide if self.guide is not None else problem.model.pyro.guide
         if local and not callable(own_guide):
             return (

@@ -21,6 +21,9 @@ from ppl_lvm.result import Fit
 if TYPE_CHECKING:
     import xarray as xr
 
+MOST_RANKED = 300
+"""Draws of a chain that are ranked; of more, evenly spaced ones."""
+
 
 @styled
 def plot_trace(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantities: int = 6) -> Figure:
@@ -72,12 +75,16 @@ def plot_rank(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantitie
     """Ranks of each chain's draws among all, as the difference of their ECDF from uniform (arviz-plots).
 
     Chains that sample one distribution stay within the grey 99 % band (Säilynoja, Bürkner and Vehtari 2022).
-    Arguments and errors as for :func:`plot_trace`; at least two chains are needed.
+    Of long chains evenly spaced draws are ranked. Arguments and errors as for :func:`plot_trace`; at least two
+    chains are needed.
     """
     import arviz_plots
 
     draws, note = _chains(fit, var_names, max_quantities, "plot_rank", least=2)
-    caption = f"Chains that sample one distribution stay in the grey 99 % band. {note}"
+    every = -(-draws.sizes["draw"] // MOST_RANKED)  # the band's cost grows with the square of the draws
+    draws = draws.isel(draw=slice(None, None, every))
+    thinned = f" Every {every}th draw." if every > 1 else ""
+    caption = f"Chains that sample one distribution stay in the grey 99 % band.{thinned} {note}"
     figure, axes, look = _grid(draws, "Ranks by chain", caption, fit, columns=3, styles=True)
     aes = _by_chain(look)
     arviz_plots.plot_rank(

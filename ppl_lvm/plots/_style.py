@@ -104,8 +104,8 @@ class Look:
 def looks(names: Iterable[Any], reference: Any = None) -> dict[Any, Look]:
     """A look for each name, by its place; the reference is black.
 
-    Past six names, markers and lines go out of step with colours. A reference keeps its place, so that the others
-    look the same in pictures that know no reference.
+    Past six names, markers and lines go out of step with colours. A reference keeps its place, so that the
+    others look the same in pictures that know no reference.
     """
     found: dict[Any, Look] = {}
     for i, name in enumerate(names):

@@ -195,17 +195,18 @@ def test_draw_axes_and_chunks_change_nothing(covariance: str, monkeypatch: pytes
         np.testing.assert_allclose(model.log_joint(values, data, labels), joint, rtol=1e-13)
 
 
-def test_memory_is_bounded_however_many_draws() -> None:
-    x, model = blobs(1000, 3), GaussianMixtureExact(4, "full")
-    values = random_values(4, "full", 3, draws=(1000,))
+@pytest.mark.parametrize(("draws", "n"), [(1000, 1000), (1, 400_000)])
+def test_memory_is_bounded_however_many_draws_and_rows(draws: int, n: int) -> None:
+    x, model = blobs(n, 4), GaussianMixtureExact(6, "full")
+    values = random_values(6, "full", 4, draws=(draws,))
     tracemalloc.start()
     try:
         result = model.log_likelihood(values, {"x": x})
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # the result, and a handful of temporaries of a chunk each; of all draws, one would be 12 times the result
-    assert peak < result.nbytes + 6 * 8 * _density.CHUNK_ELEMENTS < 12 * result.nbytes
+    # the result, x transposed, and a handful of temporaries of a chunk; a whole one is 24 times the result
+    assert peak < result.nbytes + x.nbytes + 6 * 8 * _density.CHUNK_ELEMENTS < 24 * result.nbytes
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
