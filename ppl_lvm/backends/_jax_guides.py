@@ -153,7 +153,8 @@ def _program_guide(
         values = {n: trace[n]["value"] for n in density.shapes}
         z = density.unconstrain(values, data, {})
         jacobians = density.site_jacobians(z, data, {})
-        rest, local = 0.0, None
+        rest: Any = 0.0
+        local: Any | None = None
         for n in sites:
             term = trace[n]["fn"].log_prob(trace[n]["value"]) + jacobians.get(n, 0.0)
             frame = next((f for f in trace[n]["cond_indep_stack"] if f.name == problem.data_plate), None)

@@ -98,7 +98,7 @@ def traced_terms(problem: Problem, trace: Any, *, particles: bool = True, prior:
     local: Any = _contract(inside, enum_dims, keep | ({data} - single))
     if {symbols.get(PARTICLES), data} <= set(local._pyro_dims) and local._pyro_dims[0] == data:
         local = local.transpose(-1, -2)
-    local = local.reshape((*head, sizes[problem.data_plate]))
+    local = local.reshape((*head, sizes[str(problem.data_plate)]))
     rest = _contract(outside, enum_dims, keep).reshape(head) if outside else torch.zeros(head)
     return Terms(rest + local.sum(-1), rest, local)
 
@@ -164,7 +164,7 @@ def _runner(
         ]
         if rows[0].per_datum is None:
             return Terms(torch.stack([r.total for r in rows]), None, None)
-        return Terms(*(torch.stack(part) for part in zip(*rows, strict=True)))  # type: ignore[arg-type]
+        return Terms(*(torch.stack(part) for part in zip(*rows, strict=True)))
 
     few = {k: v[:2] for k, v in tensors.items()}
     with torch.no_grad():

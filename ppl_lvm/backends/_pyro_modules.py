@@ -31,7 +31,7 @@ def modules_on_loan() -> Iterator[None]:
             nn_module.to(torch.get_default_dtype())
         return original(name, nn_module, update_module_params=True)
 
-    pyro.module = module  # type: ignore[assignment]  # restored below
+    pyro.module = module  # restored below
     try:
         yield
     finally:

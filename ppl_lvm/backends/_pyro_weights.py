@@ -63,7 +63,7 @@ def stack_terms(rows: list[Terms]) -> Terms:
     total = torch.stack([r.total for r in rows])
     if rows[0].per_datum is None or rows[0].rest is None:
         return Terms(total, None, None)
-    return Terms(total, *(torch.stack(list(part)) for part in list(zip(*rows, strict=True))[1:]))  # type: ignore[arg-type]
+    return Terms(total, *(torch.stack(list(part)) for part in list(zip(*rows, strict=True))[1:]))
 
 
 def _minus(p: Terms, q_rest: torch.Tensor, q_local: torch.Tensor | None) -> Terms:

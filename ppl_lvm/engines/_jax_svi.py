@@ -128,7 +128,7 @@ def _loss(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Call
 
     objective = engine.objective
     scale = 1.0 if engine.batch_size is None else problem.num_data / engine.batch_size  # type: ignore[operator]
-    power = 1.0 - objective.alpha if isinstance(objective, Renyi) else None
+    power: Any = 1.0 - objective.alpha if isinstance(objective, Renyi) else None
     all_local = is_split(problem, density, guide)
 
     def terms(params: Any, key: Any, data: Any) -> tuple[Any, Any]:

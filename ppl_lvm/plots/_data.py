@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,21 +15,14 @@ from ppl_lvm.plots._style import COLORS, Look, blank, looks, styled
 from ppl_lvm.plots._text import number, plain, wrap
 from ppl_lvm.result import Fit
 
+if TYPE_CHECKING:
+    from ppl_lvm.predictive import PredictiveCheck
+
 MOST_FEATURES = 6
 
 
-class Check(Protocol):
-    """What is drawn of a predictive check (:class:`ppl_lvm.predictive.PredictiveCheck`)."""
-
-    name: str
-    observed: float
-    replicated: np.ndarray
-    p_value: float
-    std_error: float
-
-
 @styled
-def plot_check(predictive_check: Check) -> Figure:
+def plot_check(predictive_check: PredictiveCheck) -> Figure:
     """Histogram of the statistic of replicated data, and the line where the observed data have it.
 
     The title has p = P(T(x_rep) >= T(x)) with its Monte Carlo standard error.
