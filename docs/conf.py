@@ -1,6 +1,10 @@
 """Sphinx settings. The build reads nothing from the network."""
 
+from __future__ import annotations
+
+import re
 from importlib.metadata import version as distribution_version
+from typing import Any
 
 project = "ppl_lvm"
 author = "The ppl_lvm contributors"
@@ -20,3 +24,12 @@ autodoc_preserve_defaults = True
 html_theme = "furo"
 html_title = f"ppl_lvm {release}"
 exclude_patterns = ["_build"]
+
+
+def absolute_values(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings write |x| for an absolute value, where reStructuredText sees a substitution."""
+    lines[:] = [re.sub(r"\|(\w+)\|", r"\\|\1\\|", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", absolute_values)

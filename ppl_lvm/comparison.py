@@ -140,17 +140,22 @@ def _check(fits: Any, reference: str | None) -> None:
 
 
 def _check_same(first_name: str, first: Fit, name: str, fit: Fit) -> None:
-    if first.model.describe() != fit.model.describe():
+    """One model, one data set: the programs, the data, and then the numbers of the priors."""
+    mine, other = first.model.describe(), fit.model.describe()
+    if mine != other:
         raise ValueError(
-            f"fits: {first_name!r} is of {first.model.describe()} and {name!r} of {fit.model.describe()}; "
+            f"fits: {first_name!r} is of {mine} and {name!r} of {other}; compare takes one model (use "
+            "lvm.rank for different ones)."
+        )
+    if first.problem is not None and fit.problem is not None:
+        ours, theirs = first.problem.data.values, fit.problem.data.values
+        if set(ours) != set(theirs) or not all(np.array_equal(ours[k], theirs[k]) for k in ours):
+            raise ValueError(f"fits: {first_name!r} and {name!r} were fitted to different data.")
+    if not first.model.same_as(fit.model):
+        raise ValueError(
+            f"fits: {first_name!r} and {name!r} are both of {mine}, but with another prior or function; "
             "compare takes one model (use lvm.rank for different ones)."
         )
-    if first.problem is None or fit.problem is None:
-        return
-    mine, other = first.problem.data.values, fit.problem.data.values
-    same = set(mine) == set(other) and all(np.array_equal(mine[k], other[k]) for k in mine)
-    if not same:
-        raise ValueError(f"fits: {first_name!r} and {name!r} were fitted to different data.")
 
 
 def _common_labels(fits: Mapping[str, Fit], reference: str | None) -> Labels | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_lvm.core import AbstractModel, Program, as_model
+from ppl_lvm.core import AbstractModel, Program, Site, as_model
 from ppl_lvm.data import Data
 from ppl_lvm.result import Fit
 
@@ -31,7 +31,11 @@ def condition(model: Any, given: Fit | Mapping[str, Any]) -> Conditioned:
         return Conditioned(base, {}, values) if not given.is_point else Conditioned(base, values, {})
     if not isinstance(given, Mapping):
         raise TypeError(f"given: expected a Fit or values by site name, got {type(given).__name__}.")
-    return Conditioned(base, {str(k): np.asarray(v, dtype=float) for k, v in given.items()}, {})
+    values = {str(k): np.asarray(v, dtype=float) for k, v in given.items()}
+    bad = [k for k, v in values.items() if not np.isfinite(v).all()]
+    if bad:
+        raise ValueError(f"given: {bad[0]!r} has NaN or infinite values; give finite ones.")
+    return Conditioned(base, values, {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,15 @@ class Conditioned(AbstractModel):
         if not self.sites:
             return self.base.cache_key
         return (self.base.cache_key, tuple((k, v.tobytes()) for k, v in sorted(self.sites.items())))
+
+    def check_held(self, sites: Mapping[str, Site]) -> None:
+        """Raise if a held site is not a latent site of the base model, or of another shape."""
+        latent = {n: s for n, s in sites.items() if s.kind == "latent"}
+        for name, value in self.sites.items():
+            if name not in latent:
+                raise ValueError(f"given: no latent site {name!r}; the model has {sorted(latent)}.")
+            if value.shape != latent[name].shape:
+                raise ValueError(f"given: {name!r} has shape {value.shape}, expected {latent[name].shape}.")
 
     def describe(self) -> str:
         held = sorted(self.sites) or sorted(self.params)

@@ -64,6 +64,12 @@ class Site:
     support: str = ""
     local: bool = False
     proper: bool = True
+    constraint: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether this is a ``factor`` statement: observed, without a value."""
+        return self.kind == "observed" and 0 in self.shape
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -154,6 +160,11 @@ class AbstractModel(ABC):
     def describe(self) -> str:
         """One line for tables and reports."""
 
+    def same_as(self, other: AbstractModel) -> bool:
+        """Whether both are one model: the same kind, program and (for the zoo) prior numbers."""
+        mine, theirs = self.to_settings(), other.to_settings()
+        return type(self) is type(other) and mine == theirs and self.describe() == other.describe()
+
     @abstractmethod
     def bind(self, raw: Any, *, fitting: bool = True) -> Data:
         """Check raw data and give them argument names. ``fitting=False`` for data to predict at."""
@@ -232,6 +243,9 @@ class Model(AbstractModel):
 
     def describe(self) -> str:
         return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def same_as(self, other: AbstractModel) -> bool:
+        return isinstance(other, Model) and self.function is other.function
 
     def bind(self, raw: Any, *, fitting: bool = True) -> Data:
         from ppl_lvm.data import bind_arguments

@@ -43,7 +43,7 @@ def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
     if hasattr(value, "detach"):  # a torch tensor
         value = value.detach().cpu()
     try:
-        array = np.asarray(value)
+        array = np.array(value)  # a copy: later changes of the user's array are not ours
     except (ValueError, TypeError) as error:
         raise TypeError(f"{name}: expected numbers in a rectangular array ({error}).") from None
     if array.dtype == object:
@@ -158,4 +158,15 @@ def cast(value: Any, dtype: str) -> Any:
         return {k: cast(v, dtype) for k, v in value.items()}
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind == "f":
         return np.asarray(value, dtype=dtype)
+    return value
+
+
+def read_only(value: Any) -> Any:
+    """Arrays of a (nested) argument made read-only: programs are given copies, never the data."""
+    if isinstance(value, dict):
+        return {k: read_only(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        view = value.view()
+        view.flags.writeable = False
+        return view
     return value

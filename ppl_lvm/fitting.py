@@ -13,7 +13,7 @@ import numpy as np
 
 from ppl_lvm.backends.session import random_states_restored, torch_session
 from ppl_lvm.core import AbstractModel, Engine, Problem, Run, Site, as_model
-from ppl_lvm.data import Data, cast
+from ppl_lvm.data import Data, cast, read_only
 from ppl_lvm.progress import wanted
 from ppl_lvm.result import Fit
 
@@ -95,11 +95,14 @@ def prepare(
     bound = bound_model.bind(data, fitting=fitting)
     resolved = bound_model.resolve(bound) if fitting else bound_model
     chosen = dtype or "float64"
-    arguments = cast(resolved.arguments(bound), chosen)
+    arguments = read_only(cast(resolved.arguments(bound), chosen))
+    if resolved.held_sites:
+        base: Any = resolved
+        base.check_held(_trace(base.base, arguments, chosen))
     sites = _trace(resolved, arguments, chosen)
     if dtype is None and any("$$$" in s.name for s in sites.values() if s.kind == "param"):
         chosen = "float32"
-        arguments = cast(arguments, chosen)
+        arguments = read_only(cast(arguments, chosen))
     return _assemble(resolved, bound, arguments, sites, chosen, dims or {}, coords or {})
 
 
@@ -150,6 +153,7 @@ def _assemble(
 def _data_plate(model: AbstractModel, sites: Mapping[str, Site]) -> str | None:
     """The outermost plate that all observed sites share, or the model's own word."""
     observed = [s for s in sites.values() if s.kind == "observed" and s.name not in model.held_sites]
+    observed = [s for s in observed if not s.is_factor] or [s for s in observed if s.plates]
     known = {p.name for s in sites.values() for p in s.plates}
     if model.data_plate is not None:
         if model.data_plate not in known:
@@ -214,6 +218,10 @@ def _finish(result: Fit) -> Fit:
                 "to give; check the model's scales, or lower the learning rate or step size."
             )
         result = relabel_fit(result)
+        if any(s.kind == "deterministic" for s in result.problem.sites.values()):  # type: ignore[union-attr]
+            from ppl_lvm.predictive import with_deterministic
+
+            result = with_deterministic(result)
         if result.model.keep_latents:
             from ppl_lvm.predictive import with_latents
 

@@ -201,6 +201,8 @@ def pointwise_terms(fit: Fit, problem: Problem) -> tuple[np.ndarray, str]:
     from ppl_lvm.backends._pyro_marginal import per_datum_terms
     from ppl_lvm.backends.session import torch_session
 
+    if problem is not fit.problem:  # other rows have local latents of their own
+        values = {k: v for k, v in values.items() if k in problem.sites and not problem.sites[k].local}
     with torch_session(int(fit.meta.get("seed", 0)), problem.dtype):
         return per_datum_terms(problem, values, _params(fit))
 
@@ -284,6 +286,22 @@ def latents(fit: Fit, data: Any, *, num_draws: int = 200, seed: int = 0) -> xr.D
         with torch_session(seed, problem.dtype):
             out |= conditional_discrete(problem, values, _params(fit), names)
     return chain_dataset(problem, {k: v[None] for k, v in out.items()}, kind="independent")
+
+
+def with_deterministic(fit: Fit) -> Fit:
+    """The fit with the program's deterministic sites computed at every draw."""
+    from ppl_lvm.backends._pyro_predict import forward
+    from ppl_lvm.backends.session import torch_session
+
+    problem = fit.problem
+    names = [s.name for s in problem.sites.values() if s.kind == "deterministic"] if problem else []
+    if problem is None or fit.draws is None or not names:
+        return fit
+    chains, size = fit.draws.sizes["chain"], fit.draws.sizes["draw"]
+    with torch_session(0, problem.dtype):
+        latent, _ = forward(problem, flat_draws(fit.posterior), chains * size, params=_params(fit))
+    added = {k: latent[k].reshape(chains, size, *latent[k].shape[1:]) for k in names}
+    return dataclasses.replace(fit, draws=fit.draws.merge(chain_dataset(problem, added, kind="derived")))
 
 
 def with_latents(fit: Fit) -> Fit:

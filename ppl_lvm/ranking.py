@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_lvm.predictive import observed_values
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def rank(fits: Mapping[str, Fit], by: str = "loo", *, data: Any = None) -> pd.Da
     if (data is None) == (by == "heldout"):
         raise ValueError("data: pass held-out data with by='heldout', and only then.")
     _check_data(fits)
+    _check_values(fits)
     if by == "heldout":
         return _by_heldout(fits, data)
     return {"loo": _by_loo, "bic": _by_bic, "evidence": _by_evidence}[by](fits)
@@ -61,6 +64,14 @@ def _check_data(fits: Mapping[str, Fit]) -> None:
         )
 
 
+def _check_values(fits: Mapping[str, Fit]) -> None:
+    seen = {name: observed_values(fit.problem) for name, fit in fits.items() if fit.problem is not None}
+    for (a, first), (b, second) in itertools.combinations(seen.items(), 2):
+        for site in set(first) & set(second):
+            if not np.array_equal(first[site], second[site]):
+                raise ValueError(f"fits: {a!r} and {b!r} were fitted to different data (site {site!r}).")
+
+
 def _by_loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
     import arviz_stats
 
@@ -69,8 +80,16 @@ def _by_loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
         raise ValueError(
             f"by: {points} are points, which LOO cannot rank; use by='bic', or fit with SVI or NUTS."
         )
-    table = arviz_stats.compare({name: loo(fit) for name, fit in fits.items()})
-    return table
+    return arviz_stats.compare({name: _named_loo(name, fit) for name, fit in fits.items()})
+
+
+def _named_loo(name: str, fit: Fit) -> Any:
+    if fit.posterior.attrs.get("draws") == "resampled" and not fit.status.ok:
+        raise ValueError(
+            f"fits: the importance weights of {name!r} are too uneven for LOO (effective size "
+            f"{fit.status.details.get('ess', 0):.0f}); fit a better proposal, or use NUTS."
+        )
+    return loo(fit)
 
 
 def loo(fit: Fit) -> Any:

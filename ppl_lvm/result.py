@@ -224,6 +224,8 @@ def chain_dataset(
         for dim, size in zip(dims, value.shape[2:], strict=True):
             own = labels.get(dim, labels.get(dim.removesuffix("_bis")))
             coords[dim] = own if own is not None and len(own) == size else np.arange(size)
+    if not values:
+        return xr.Dataset(attrs={"draws": kind})
     first = next(iter(values.values()))
     coords |= {"chain": np.arange(first.shape[0]), "draw": np.arange(first.shape[1])}
     return xr.Dataset(variables, coords, attrs={"draws": kind})

@@ -113,7 +113,20 @@ def load(path: str | Path, *, model: Any = None) -> Fit:
         raise ValueError(f"{folder / 'fit.json'}: damaged ({error!r}); save the fit again.") from None
     if (folder / "data.nc").exists():
         fit = dataclasses.replace(fit, problem=_problem_of(fit, folder / "data.nc"))
+        _check_sites(fit, folder)
     return fit
+
+
+def _check_sites(fit: Fit, folder: Path) -> None:
+    """The model given for a plain function's fit must declare the sites of its draws."""
+    if fit.problem is None or fit.draws is None:
+        return
+    wanted = {s.name for s in fit.problem.latents(discrete=False)}
+    if not wanted <= set(fit.draws.data_vars):
+        raise ValueError(
+            f"model: {fit.model.describe()} has the sites {sorted(wanted)}, and the fit in {folder} those of "
+            f"another, {sorted(map(str, fit.draws.data_vars))}."
+        )
 
 
 def _rebuild(record: dict[str, Any], model: Any, folder: Path) -> Fit:

@@ -272,6 +272,29 @@ def test_bad_seeds(seed: Any) -> None:
         lvm.fit(MIXTURE, X, EM(), seed=seed)
 
 
+@pytest.mark.parametrize("name", TINY_ENGINES)
+def test_a_progress_bar_changes_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = lvm.fit(MIXTURE, X, TINY_ENGINES[name], progress=True)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    if not name.startswith("ImportanceSampling"):  # a single vectorised pass has no steps to count
+        assert "%" in printed.err
+        assert type(TINY_ENGINES[name]).__name__ in printed.err
+    assert same_arrays(figures(shown), figures(tiny_fit(name)))
+    lvm.fit(MIXTURE, X, TINY_ENGINES[name], progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", TINY_ENGINES)
+def test_any_large_integer_is_a_seed(name: str) -> None:
+    """Also where JAX has no 64-bit integers; seeds that agree in their lower 32 bits still differ."""
+    a = lvm.fit(MIXTURE, X, TINY_ENGINES[name], seed=2**40 + 3, dtype="float32")
+    assert figures(a)
+    if name in DRAWING:
+        b = lvm.fit(MIXTURE, X, TINY_ENGINES[name], seed=3, dtype="float32")
+        assert not np.array_equal(a.posterior["loc"].values, b.posterior["loc"].values)
+
+
 # ---- seeds and isolation -------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import pytest
 import torch
 from helpers import SCHOOL_EFFECTS, SCHOOL_ERRORS, SCHOOLS, assert_within, attempt, clusters, log_mean_exp
 from scipy.optimize import minimize_scalar
-from scipy.special import gammaln
+from scipy.special import betaln, gammaln, logsumexp
 from scipy.stats import halfcauchy, multivariate_normal, norm
 
 import ppl_lvm as lvm
@@ -316,6 +317,20 @@ def test_a_guide_in_the_model_survives_saving(tmp_path: Any) -> None:
     np.testing.assert_allclose(log_w, line_posterior()[2], rtol=1e-9)
 
 
+def test_a_fit_is_not_loaded_as_another_function(tmp_path: Any) -> None:
+    lvm.fit(regression, LINE, QUICK).save(tmp_path / "fit")
+    with pytest.raises((ValueError, TypeError), match=r"eight_schools|sites|missing"):
+        lvm.load(tmp_path / "fit", model=eight_schools)
+
+    def another(x: Any, y: Any) -> None:
+        curve = pyro.sample("curve", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("obs", dist.Normal(curve * x**2, 0.5), obs=y)
+
+    with pytest.raises((ValueError, TypeError), match=r"another|curve|sites"):
+        lvm.load(tmp_path / "fit", model=another)
+
+
 def lacking(x: Any, y: Any) -> None:
     pyro.sample("slope", dist.Normal(pyro.param("at", torch.tensor(0.0)), 1.0))
 
@@ -382,6 +397,64 @@ def test_families_on_a_correlated_gaussian(family: str, backend: str) -> None:
         assert (np.log(draws.std(1)) < np.log(sd) - 0.4).all()
     else:
         assert np.corrcoef(draws)[0, 1] < 0.9 * covariance[0, 1] / sd.prod()
+
+
+def supports(flips: Any, counts: Any, kinds: Any) -> None:
+    """An interval, a half-line and a simplex, each conjugate: the evidence is a product of three."""
+    share = pyro.sample("share", dist.Beta(2.0, 3.0))
+    rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
+    mix = pyro.sample("mix", dist.Dirichlet(torch.tensor([1.0, 2.0, 3.0])))
+    with pyro.plate("data", len(flips)):
+        pyro.sample("flips", dist.Bernoulli(share), obs=flips)
+        pyro.sample("counts", dist.Poisson(rate), obs=counts)
+        pyro.sample("kinds", dist.Categorical(mix), obs=kinds)
+
+
+def supports_twin(flips: Any, counts: Any, kinds: Any) -> None:
+    share = numpyro.sample("share", ndist.Beta(2.0, 3.0))
+    rate = numpyro.sample("rate", ndist.Gamma(2.0, 1.0))
+    mix = numpyro.sample("mix", ndist.Dirichlet(jnp.array([1.0, 2.0, 3.0])))
+    with numpyro.plate("data", len(flips)):
+        numpyro.sample("flips", ndist.Bernoulli(share), obs=flips)
+        numpyro.sample("counts", ndist.Poisson(rate), obs=counts)
+        numpyro.sample("kinds", ndist.Categorical(mix), obs=kinds)
+
+
+SUPPORTS = {
+    "flips": np.array([1.0, 0.0, 1.0, 1.0, 0.0]),
+    "counts": np.array([2.0, 1.0, 4.0, 0.0, 3.0]),
+    "kinds": np.array([0, 2, 2, 1, 2]),
+}
+
+
+def supports_evidence() -> float:
+    ones, n = SUPPORTS["flips"].sum(), 5
+    flips = betaln(2 + ones, 3 + n - ones) - betaln(2, 3)
+    total = SUPPORTS["counts"].sum()
+    counts = gammaln(2 + total) - gammaln(2) - (2 + total) * math.log(1 + n)
+    counts -= gammaln(SUPPORTS["counts"] + 1).sum()
+    alpha, seen = np.array([1.0, 2.0, 3.0]), np.bincount(SUPPORTS["kinds"])
+    kinds = gammaln(alpha.sum()) - gammaln(alpha.sum() + n) + (gammaln(alpha + seen) - gammaln(alpha)).sum()
+    return float(flips + counts + kinds)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("family", ["mean_field", "full_rank"])
+def test_jacobians_of_every_support_are_counted(family: str, backend: str) -> None:
+    """Weights p / q of a guide average to the evidence only if both densities are in the same space."""
+    model = lvm.Model(supports, numpyro=supports_twin)
+    guide = lvm.fit(model, SUPPORTS, SVI(backend=backend, guide=family, num_steps=400, num_draws=500))
+    fit = lvm.fit(model, SUPPORTS, ImportanceSampling(num_samples=2000, proposal=guide))
+    for evidence in (guide.evidence, fit.evidence):
+        assert evidence is not None
+        assert evidence.std_error < 0.05
+    assert_within(fit.evidence.nats, supports_evidence(), fit.evidence.std_error)
+    assert (
+        supports_evidence() - 1.0 < guide.evidence.nats < supports_evidence() + 4 * guide.evidence.std_error
+    )
+    table = fit.summary()
+    for label, mean in (("share", 5 / 10), ("rate", 12 / 6), ("mix[2]", 6 / 11)):
+        assert_within(table.loc[label, "mean"], mean, table.loc[label, "mcse_mean"])
 
 
 # ---- params --------------------------------------------------------------------------------------
@@ -514,6 +587,41 @@ def test_several_plates() -> None:
     like = norm.logpdf(y, a + b).sum(-1)
     prior = norm.logpdf(b).sum((1, 2)) + norm.logpdf(a, 0.0, 2.0).sum((1, 2))
     log_p_of(fit, prior + like.sum(-1))
+
+
+def test_chains_of_labels_are_summed_over_all_paths() -> None:
+    """A hidden Markov model written with ``pyro.markov``: brute force over all 2^5 paths."""
+    start, step = np.array([0.7, 0.3]), np.array([[0.9, 0.1], [0.2, 0.8]])
+    y = np.array([-1.2, -0.8, 0.4, 1.1, 0.7])
+
+    def model(y: Any) -> None:
+        mu = pyro.sample("mu", dist.Normal(torch.tensor([-1.0, 1.0]), 1.0).to_event(1))
+        state = None
+        for t in pyro.markov(range(len(y))):
+            probs = torch.tensor(start) if t == 0 else torch.tensor(step)[state]
+            state = pyro.sample(f"state_{t}", dist.Categorical(probs))
+            pyro.sample(f"obs_{t}", dist.Normal(pyro.ops.indexing.Vindex(mu)[..., state], 1.0), obs=y[t])
+
+    fit = lvm.fit(model, y, QUICK)
+    mu = draws_of(fit)["mu"]
+    paths = np.array(list(itertools.product(range(2), repeat=5)))
+    prior = np.log(start)[paths[:, 0]] + np.log(step)[paths[:, :-1], paths[:, 1:]].sum(1)
+    like = norm.logpdf(y, mu[:, paths]).sum(-1)
+    log_p_of(fit, norm.logpdf(mu, [-1.0, 1.0]).sum(-1) + logsumexp(prior + like, axis=1))
+    drawn = fit.latents(num_draws=40)
+    assert {f"state_{t}" for t in range(5)} <= set(drawn.data_vars)
+
+
+def test_masked_data_do_not_count() -> None:
+    def model(y: Any, seen: Any) -> None:
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)), pyro.poutine.mask(mask=seen):
+            pyro.sample("obs", dist.Normal(mu, 1.0), obs=y)
+
+    y, seen = np.array([0.3, 99.0, 2.0]), np.array([True, False, True])
+    fit = lvm.fit(model, {"y": y, "seen": seen}, QUICK)
+    mu = draws_of(fit)["mu"]
+    log_p_of(fit, norm.logpdf(mu) + norm.logpdf(y[seen], mu[:, None]).sum(-1))
 
 
 def test_a_model_without_a_plate_over_data() -> None:

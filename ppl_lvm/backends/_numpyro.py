@@ -247,6 +247,29 @@ def _discrete(site: Mapping[str, Any]) -> bool:
     return bool(getattr(site["fn"].support, "is_discrete", False))
 
 
+def _check_supports(problem: Problem, latent: Mapping[str, Any]) -> None:
+    """Random points of either support must lie in the other."""
+    import torch
+    from torch.distributions import biject_to as torch_biject_to
+
+    rng = np.random.default_rng(0)
+    for site in problem.latents(discrete=False):
+        theirs = latent[site.name]["fn"].support
+        if site.constraint is None:
+            continue
+        ours = torch_biject_to(site.constraint)
+        free = 2 * rng.standard_normal((20, *ours.inverse_shape(torch.Size(site.shape))))
+        here = np.asarray(ours(torch.from_numpy(free)))
+        other = biject_to(theirs)
+        free = 2 * rng.standard_normal((20, *other.inverse_shape(site.shape)))
+        there = torch.from_numpy(np.array(other(jnp.asarray(free)), dtype=np.float64))
+        if not (bool(jnp.all(theirs(jnp.asarray(here)))) and bool(site.constraint.check(there).all())):
+            raise ValueError(
+                f"numpyro: site {site.name!r} has the support {theirs} in the twin and {site.support} in the "
+                "Pyro program; they must be the same."
+            )
+
+
 def _check_twin(problem: Problem, latent: Mapping[str, Any]) -> None:
     ours = {s.name: s.shape for s in problem.latents(discrete=False)}
     theirs = {n: tuple(jnp.shape(s["value"])) for n, s in latent.items()}
@@ -261,6 +284,7 @@ def _check_twin(problem: Problem, latent: Mapping[str, Any]) -> None:
                 f"numpyro: site {name!r} has shape {theirs[name]} in the twin and {shape} in the Pyro "
                 "program; they must be the same."
             )
+    _check_supports(problem, latent)
 
 
 __all__ = ["Density", "cached", "density_of", "signature", "split_arguments"]

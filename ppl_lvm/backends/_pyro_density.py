@@ -95,8 +95,10 @@ def traced_terms(problem: Problem, trace: Any, *, particles: bool = True, prior:
         for ordinal, terms in inside.items():
             outside.setdefault(ordinal, []).extend(terms)
         return Terms(_contract(outside, enum_dims, keep).reshape(head), None, None)
-    local: Any = _contract(inside, enum_dims, keep | ({data} - single))
-    if {symbols.get(PARTICLES), data} <= set(local._pyro_dims) and local._pyro_dims[0] == data:
+    local: Any = _contract(inside, enum_dims, keep | ({data} - single)) if inside else None
+    if local is None:  # a prior without local latents
+        local = torch.zeros((*head, sizes[str(problem.data_plate)]))
+    elif {symbols.get(PARTICLES), data} <= set(local._pyro_dims) and local._pyro_dims[0] == data:
         local = local.transpose(-1, -2)
     local = local.reshape((*head, sizes[str(problem.data_plate)]))
     rest = _contract(outside, enum_dims, keep).reshape(head) if outside else torch.zeros(head)

@@ -9,12 +9,25 @@ import numpy as np
 import torch
 from pyro import poutine
 from pyro.infer import infer_discrete
+from pyro.poutine.messenger import Messenger
 
 from ppl_lvm.backends._pyro_density import EnumerateAll, particle_plate, spread
 from ppl_lvm.backends._pyro_trace import HoldParams, to_torch
 from ppl_lvm.core import Problem
 
 Arrays = dict[str, np.ndarray]
+
+
+class Simulate(Messenger):
+    """Draw observed sites anew. (``poutine.uncondition`` would draw deterministic ones too.)"""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.names = set(names)
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.names:
+            msg["is_observed"], msg["value"], msg["done"] = False, None, False
 
 
 def forward(
@@ -30,10 +43,8 @@ def forward(
     args = to_torch(problem.arguments)
     tensors = {k: to_torch(v) for k, v in (values or {}).items()}
     latent = [s.name for s in problem.sites.values() if s.kind in ("latent", "deterministic")]
-    seen = [
-        s.name for s in problem.sites.values() if s.kind == "observed" and not _is_factor(problem, s.name)
-    ]
-    free = poutine.uncondition(problem.model.pyro.model)
+    seen = [s.name for s in problem.sites.values() if s.kind == "observed" and not s.is_factor]
+    free = Simulate(seen)(problem.model.pyro.model)
     rows: list[dict[str, torch.Tensor]] = []
     with torch.no_grad(), HoldParams({**problem.model.fixed_params, **(params or {})}):
         for i in range(num):
@@ -50,18 +61,11 @@ def forward(
     return {k: stacked[k] for k in latent if k in stacked}, {k: stacked[k] for k in seen if k in stacked}
 
 
-def _is_factor(problem: Problem, name: str) -> bool:
-    """Whether a site is a ``pyro.factor``: its value is empty."""
-    return 0 in problem.sites[name].shape
-
-
 def observed(problem: Problem) -> Arrays:
     """Observed values by site (factors left out)."""
     with torch.no_grad(), HoldParams(problem.model.fixed_params):
         nodes: Any = poutine.trace(problem.model.pyro.model).get_trace(**to_torch(problem.arguments)).nodes
-    names = [
-        s.name for s in problem.sites.values() if s.kind == "observed" and not _is_factor(problem, s.name)
-    ]
+    names = [s.name for s in problem.sites.values() if s.kind == "observed" and not s.is_factor]
     return {n: nodes[n]["value"].numpy() for n in names}
 
 

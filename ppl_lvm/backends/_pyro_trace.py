@@ -124,6 +124,7 @@ def _read(name: str, node: Mapping[str, Any]) -> Site | None:
         enumerable=bool(fn.has_enumerate_support),
         support=_support_name(fn),
         proper=not _is_improper(fn),
+        constraint=_support(fn),
     )
 
 
@@ -148,10 +149,16 @@ def _is_discrete(fn: Any) -> bool:
         return False
 
 
-def _support_name(fn: Any) -> str:
+def _support(fn: Any) -> Any | None:
     try:
-        support = fn.support
+        return fn.support
     except NotImplementedError:
+        return None
+
+
+def _support_name(fn: Any) -> str:
+    support = _support(fn)
+    if support is None:
         return ""
     while isinstance(support, constraints.independent):
         support = support.base_constraint

@@ -108,6 +108,10 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
         raise ValueError(
             f"guide: {' and '.join(parts)}; it must declare the model's latents {sorted(wanted)}."
         )
+    for name in sorted(wanted):
+        found, expected = tuple(trace.nodes[name]["value"].shape), problem.sites[name].shape
+        if found != expected:
+            raise ValueError(f"guide: site {name!r} has shape {found}, and {expected} in the model.")
     stuck = [n for n in wanted if not trace.nodes[n]["fn"].has_rsample]
     if stuck and isinstance(engine.objective, Renyi):
         raise ValueError(
@@ -121,7 +125,10 @@ def _optimise(
     from ppl_lvm.engines.svi import ELBO
 
     steps = engine.steps_for(problem)
-    model = HoldParams(problem.model.fixed_params)(EnumerateAll()(problem.model.pyro.model))
+    fixed = problem.model.fixed_params
+    model = HoldParams(fixed)(EnumerateAll()(problem.model.pyro.model))
+    if fixed:  # what is held is not the optimiser's to see
+        model = poutine.block(model, hide_fn=lambda msg: msg["type"] == "param" and msg["name"] in fixed)
     optimiser = pyro.optim.ClippedAdam(
         {
             "lr": engine.learning_rate,

@@ -61,9 +61,17 @@ def _from_mapping(problem: Problem, init: Mapping[str, Any], num: int) -> list[S
             )
         if not np.isfinite(value).all():
             raise ValueError(f"init: site {name!r} has NaN or infinite values.")
+        if not _in_support(sites[name].constraint, value):
+            raise ValueError(f"init: site {name!r} has values outside its support ({sites[name].support}).")
         for i, start in enumerate(starts):
             start[name] = value if value.shape == shape else value[i]
     return starts
+
+
+def _in_support(constraint: Any, value: np.ndarray) -> bool:
+    import torch
+
+    return constraint is None or bool(constraint.check(torch.from_numpy(np.array(value))).all())
 
 
 def _from_fit(problem: Problem, fit: Any, run: Run, num: int) -> list[Start]:

@@ -27,7 +27,7 @@ def plot_check(predictive_check: PredictiveCheck) -> Figure:
 
     The title has p = P(T(x_rep) >= T(x)) with its Monte Carlo standard error.
     """
-    name = plain(predictive_check.name.replace("<lambda>", "statistic"))
+    name = plain(predictive_check.name.replace("<lambda>", "statistic").replace("_", " "))
     p = f"{predictive_check.p_value:.3f} \u00b1 {predictive_check.std_error:.3f}"
     caption = f"p = P(T(replicated) \u2265 T(observed)) = {p}. Near 0 or 1 the model does not make such data."
     bars = Patch(color=COLORS[5])

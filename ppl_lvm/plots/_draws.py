@@ -50,7 +50,7 @@ def plot_trace(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantiti
         draws, "Traces", f"A colour for each chain. {note}", fit, columns=2, styles=False
     )
     visuals: Any = {
-        "trace": {"width": 0.6, "alpha": 0.8},
+        "trace": {"width": 0.5, "alpha": 0.6},
         "divergence": {"color": INK, "size": 40},
         "title": False,
         "xlabel": False,
@@ -74,9 +74,9 @@ def plot_trace(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantiti
 def plot_rank(fit: Fit, *, var_names: Sequence[str] | None = None, max_quantities: int = 6) -> Figure:
     """Ranks of each chain's draws among all, as the difference of their ECDF from uniform (arviz-plots).
 
-    Chains that sample one distribution stay within the grey 99 % band (Säilynoja, Bürkner and Vehtari 2022).
-    Of long chains evenly spaced draws are ranked. Arguments and errors as for :func:`plot_trace`; at least two
-    chains are needed.
+    Chains that sample one distribution stay in the grey 99 % band (Säilynoja, Bürkner and Vehtari 2022).
+    Of long chains evenly spaced draws are ranked. Arguments and errors as for :func:`plot_trace`; at least
+    two chains are needed.
     """
     import arviz_plots
 

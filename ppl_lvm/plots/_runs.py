@@ -46,7 +46,7 @@ def plot_loss(fits: Mapping[str, Fit]) -> Figure:
         _curve(axes, values, look[name])
         axes.set_title(shorten(plain(name), (WIDTH - 0.6) / columns - 0.7))
         axes.set_ylabel(_what(fits[name]))
-        axes.set_xlabel("iteration" if fits[name].is_point else "step")
+        axes.set_xlabel("step" if fits[name].log_likelihood is None else "iteration")
     return figure
 
 
@@ -64,7 +64,7 @@ def _history(fit: Fit) -> Any:
 
 
 def _what(fit: Fit) -> str:
-    if not fit.is_point:
+    if fit.log_likelihood is None:
         return "bound (nats)"
     penalised = getattr(fit.engine, "estimate", "ml") == "map"
     return "log posterior (nats)" if penalised else "log likelihood (nats)"

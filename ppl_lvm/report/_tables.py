@@ -34,8 +34,8 @@ OVERVIEW = {
     "draws": "draws",
     "seconds": "seconds",
     "min_ess": "smallest ESS",
-    "min_ess_per_s": "ESS / s",
-    "khat": "k-hat",
+    "min_ess_per_s": "ESS/s",
+    "khat": "k\u2011hat",  # does not break
     "log_evidence": "log evidence",
     "log_likelihood": "log likelihood",
 }
@@ -96,6 +96,8 @@ def overview(comparison: Comparison) -> dict[str, Any]:
         found = comparison.fits[name].evidence
         if found is not None and "log_evidence" in columns:
             cells[columns.index("log_evidence")] = _cell(row["log_evidence"], text=_value(found))
+        if comparison.fits[name].is_point:
+            cells[columns.index("draws")] = Cell("a point", "")
         rows.append((str(name), cells))
     return {"columns": [OVERVIEW[c] for c in columns], "rows": rows}
 

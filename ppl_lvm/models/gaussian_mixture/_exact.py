@@ -142,9 +142,8 @@ class GaussianMixtureExact:
 
     def initial_values(self, data: Mapping[str, Any], rng: np.random.Generator) -> Values:
         """A start from k-means, strictly inside every support; see `_start.kmeans_point` for the rule."""
-        from ppl_lvm.models.gaussian_mixture._start import (
-            kmeans_values,  # scikit-learn and scipy.optimize load only where they are used
-        )
+        # here, since scikit-learn and scipy.optimize are slow to load
+        from ppl_lvm.models.gaussian_mixture._start import kmeans_values
 
         return kmeans_values(check_x(data, self.num_components), self.num_components, self.covariance, rng)
 
