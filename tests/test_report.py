@@ -561,7 +561,7 @@ def test_templates_are_part_of_the_package() -> None:
 
 
 def test_rendering_needs_no_fit_to_be_changed(comparisons: dict[str, lvm.Comparison], tmp_path: Path) -> None:
-    comparison = comparisons["reference"]
+    comparison = comparisons["a plain function"]
     before = {name: dataclasses.asdict(fit.status) for name, fit in comparison.fits.items()}
     table = comparison.table.copy()
     write_report(comparison, tmp_path / "report.html")
