@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_lvm.comparison_table import comparison_table, overview_table
-from ppl_lvm.diagnostics import invariants_of, moments
+from ppl_lvm.diagnostics import moments, quantities
 from ppl_lvm.relabel import Labels, align, apply_orders, describe_labels, permute
 from ppl_lvm.result import Fit, flat_draws
 from ppl_lvm.verdicts import MAX_BIAS, MAX_LOG_RATIO, Verdict, judge
@@ -107,9 +107,7 @@ def compare(fits: Mapping[str, Fit], reference: str | None = None) -> Comparison
     _check(fits, reference)
     labels = _common_labels(fits, reference)
     aligned = {name: _align(fit, labels) for name, fit in fits.items()}
-    draws = {
-        n: f.posterior.merge(invariants_of(f, f.posterior)) for n, f in aligned.items() if not f.is_point
-    }
+    draws = {n: quantities(f) for n, f in aligned.items() if not f.is_point}
     points = {n: _point_values(f) for n, f in aligned.items() if f.is_point}
     figures = {n: moments(aligned[n], d) for n, d in draws.items()}
     table = comparison_table(aligned, draws, figures, points, reference)

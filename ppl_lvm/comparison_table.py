@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_lvm.diagnostics import entry_label, khat, label
+from ppl_lvm.diagnostics import entries, khat, label
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def comparison_table(
 
     rows = []
     bases = [reference] if reference else list(draws)
-    found = [_entries(draws[b], figures[b]) for b in bases]
+    found = [entries(draws[b], figures[b]) for b in bases]
     names = max(found, key=len) if found else _point_entries(points)  # a fit of one repeated draw has none
     for fit_name, fit in fits.items():
         own_khat = khat(fit)
@@ -45,19 +45,6 @@ def comparison_table(
             rows.append(row)
     table = pd.DataFrame(rows, columns=None if rows else ["fit", "quantity"]).set_index(["fit", "quantity"])
     return table.rename(columns={"ess_bulk": "ess"}).drop(columns=["ess_tail"], errors="ignore")
-
-
-def _entries(dataset: xr.Dataset, figures: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...], str]]:
-    """(site, index, label) of every entry that varies; upper copies of symmetric matrices are dropped."""
-    out = []
-    for site, figure in figures.items():
-        for index in np.ndindex(figure["mean"].shape):
-            if not figure["sd"][index] > 1e-12 * (abs(figure["mean"][index]) + 1e-300):
-                continue
-            if str(site).endswith("_corr") and index[-1] >= index[-2]:
-                continue
-            out.append((site, index, entry_label(dataset[site], index)))
-    return out
 
 
 def _point_entries(points: Mapping[str, Mapping[str, np.ndarray]]) -> list[tuple[str, tuple[int, ...], str]]:

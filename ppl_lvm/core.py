@@ -366,6 +366,10 @@ class Run:
     init: Any = None
     progress: bool = False
 
+    def word(self, stream: int) -> int:
+        """A 31-bit seed for a library's own generator; seeds that share their low bits differ."""
+        return int(np.random.SeedSequence([self.seed, stream]).generate_state(1)[0] >> 1)
+
     def rng(self, stream: int = 0) -> np.random.Generator:
         """A NumPy generator; different streams of one seed are independent."""
         return np.random.default_rng([self.seed, stream])

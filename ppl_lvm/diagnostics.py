@@ -58,7 +58,7 @@ def quantities(fit: Fit, *, invariants: bool = True) -> xr.Dataset:
     draws = fit.posterior
     keep = [k for k, v in draws.data_vars.items() if v.dtype.kind == "f"]
     out = draws[keep]
-    return out.merge(invariants_of(fit, draws)) if invariants else out
+    return out.merge(invariants_of(fit, draws), join="exact") if invariants else out
 
 
 def invariants_of(fit: Fit, draws: xr.Dataset) -> xr.Dataset:
@@ -72,10 +72,27 @@ def invariants_of(fit: Fit, draws: xr.Dataset) -> xr.Dataset:
     shape = (draws.sizes["chain"], draws.sizes["draw"])
     found = fit.model.invariants(flat_draws(draws))
     values = {k: np.asarray(v).reshape(*shape, *np.shape(v)[1:]) for k, v in found.items()}
-    coords = {str(k): draws.coords[k].values for k in draws.coords}
-    return chain_dataset(fit.problem, values, kind="derived", event_dims=fit.model.dims).assign_coords(
-        {k: v for k, v in coords.items() if k in ("chain", "draw", "feature")}
-    )
+    derived = chain_dataset(fit.problem, values, kind="derived", event_dims=fit.model.dims)
+    known = {str(k): v for k, v in draws.coords.items() if v.ndim == 1}
+    labels = {}
+    for dim in derived.dims:  # a fit loaded without its data knows its labels from the draws alone
+        own = known.get(str(dim), known.get(str(dim).removesuffix("_bis")))
+        if own is not None and len(own) == derived.sizes[dim]:
+            labels[str(dim)] = own.values
+    return derived.assign_coords(labels)
+
+
+def entries(dataset: xr.Dataset, figures: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...], str]]:
+    """(site, index, label) of every entry that varies; upper copies of symmetric matrices are dropped."""
+    out = []
+    for site, figure in figures.items():
+        for index in np.ndindex(figure["mean"].shape):
+            if not figure["sd"][index] > 1e-12 * (abs(figure["mean"][index]) + 1e-300):
+                continue  # structural constants, such as the zeros of a Cholesky factor
+            if str(site).endswith("_corr") and index[-1] >= index[-2]:
+                continue
+            out.append((site, index, entry_label(dataset[site], index)))
+    return out
 
 
 def moments(fit: Fit, dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
@@ -201,17 +218,17 @@ def summary(fit: Fit, *, prob: float = 0.89) -> pd.DataFrame:
     found = moments(fit, dataset)
     tail = (1 - prob) / 2
     low, high = f"eti{prob * 100:g}_lb", f"eti{prob * 100:g}_ub"
+    ends = {
+        site: np.quantile(x.reshape(-1, *x.shape[2:]), [tail, 1 - tail], axis=0)
+        for site in found
+        for x in [dataset[site].transpose("chain", "draw", ...).values]
+    }
     table: dict[str, dict[str, Any]] = {}
-    for name, figures in found.items():
-        x = dataset[name].transpose("chain", "draw", ...).values
-        ends = np.quantile(x.reshape(-1, *x.shape[2:]), [tail, 1 - tail], axis=0)
-        for index in np.ndindex(figures["mean"].shape):
-            if not figures["sd"][index] > 0:
-                continue  # structural constants, such as the zeros of a Cholesky factor
-            row: dict[str, Any] = {"mean": figures["mean"][index], "sd": figures["sd"][index]}
-            row |= {low: ends[0][index], high: ends[1][index]}
-            row |= {k: v[index] for k, v in figures.items() if k not in ("mean", "sd")}
-            table[entry_label(dataset[name], index)] = row
+    for site, index, text in entries(dataset, found):
+        figures = found[site]
+        row: dict[str, Any] = {"mean": figures["mean"][index], "sd": figures["sd"][index]}
+        row |= {low: ends[site][0][index], high: ends[site][1][index]}
+        table[text] = row | {k: v[index] for k, v in figures.items() if k not in ("mean", "sd")}
     return pd.DataFrame.from_dict(table, orient="index")
 
 

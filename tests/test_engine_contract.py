@@ -615,6 +615,14 @@ def test_labels_come_back_too(tmp_path: Path) -> None:
     assert list(map(str, b["log_likelihood"].coords["data"].values)) == list(FRAME.index)
 
 
+def test_numbered_rows_stay_numbers(tmp_path: Path) -> None:
+    frame = pd.DataFrame(X, columns=["width", "height"], index=np.arange(100, 124))
+    fit = lvm.fit(MIXTURE, frame, TINY_ENGINES["ImportanceSampling-pyro"])
+    fit.save(tmp_path / "fit")
+    for found in (fit, lvm.load(tmp_path / "fit")):
+        assert list(found.to_arviz()["log_likelihood"].coords["data"].values) == list(range(100, 124))
+
+
 def test_nothing_that_could_be_executed_is_written(saved: Path) -> None:
     starts = {".json": b"{", ".nc": b"\x89HDF"}
     for path in saved.rglob("*.*"):
@@ -645,20 +653,25 @@ LOADING = """
         if not fit.is_point:
             out[f"{folder.name} loc"] = fit.posterior["loc"].values
             out[f"{folder.name} summary"] = fit.summary().to_numpy()
+    sys.path.insert(0, sys.argv[2])
+    from test_engine_contract import MIXTURE, TINY_ENGINES, X_OTHER, figures
+    for name, engine in TINY_ENGINES.items():
+        fit = lvm.fit(MIXTURE, X_OTHER, engine, seed=2)
+        out |= {f"{name} fresh {key}": value for key, value in figures(fit).items()}
     np.savez(root / "found.npz", **out)
 """
 
 
 @pytest.fixture(scope="module")
 def found_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """What a new process finds in fits saved without their data."""
+    """What a new process finds in fits saved without their data, and fits in it."""
     root = tmp_path_factory.mktemp("elsewhere")
     for name in TINY_ENGINES:
         tiny_fit(name).save(root / name, data=False)
         assert not (root / name / "data.nc").exists()
     np.save(root / "x_new.npy", X_NEW)
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LOADING), str(root)],
+        [sys.executable, "-c", textwrap.dedent(LOADING), str(root), str(Path(__file__).parent)],
         capture_output=True, text=True, timeout=300, env={**os.environ},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -676,6 +689,19 @@ def test_a_new_process_without_the_data_finds_the_same_numbers(
     if not fit.is_point:
         np.testing.assert_array_equal(found_elsewhere[f"{name} loc"], fit.posterior["loc"].values)
         np.testing.assert_array_equal(found_elsewhere[f"{name} summary"], fit.summary().to_numpy())
+
+
+@pytest.mark.parametrize("name", TINY_ENGINES)
+def test_earlier_fits_of_the_same_shapes_leave_nothing_behind(
+    name: str, found_elsewhere: dict[str, np.ndarray]
+) -> None:
+    """Neither data nor starting points: a compiled function that is used again gives what a fresh one does."""
+    tiny_fit(name)
+    found = figures(lvm.fit(MIXTURE, X_OTHER, TINY_ENGINES[name], seed=2))
+    fresh = {
+        k.partition(" fresh ")[2]: v for k, v in found_elsewhere.items() if k.startswith(f"{name} fresh ")
+    }
+    assert same_arrays(found, fresh)
 
 
 def test_without_data_what_needs_them_says_so(saved: Path, tmp_path: Path) -> None:

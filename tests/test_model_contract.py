@@ -481,6 +481,10 @@ BAD_DATA: dict[str, tuple[Any, str]] = {
         ),
         r"^x\b.*numeric columns.*colour",
     ),
+    "masked": (
+        lambda case: np.ma.array(case.data, mask=np.arange(case.data.size).reshape(case.data.shape) == 3),
+        r"^x\b.*(masked|missing|NaN)",
+    ),
     "frame with nan": (lambda case: pd.DataFrame(_with(case, (2, 0), np.nan)), r"^x\b.*NaN"),
 }
 

@@ -187,6 +187,23 @@ def test_log_predictive_of_new_schools(num: int) -> None:
     assert_within(found.pointwise, expected, found.std_error)
 
 
+def local_only(y: Any) -> None:
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("obs", dist.Normal(z, 1.0), obs=y)
+
+
+@pytest.mark.parametrize("num", [None, 1, 2, 4])
+def test_log_predictive_of_a_model_whose_latents_are_all_local(num: int | None) -> None:
+    """Nothing is shared between rows, so that every row has its marginal density, new ones too."""
+    y = np.array([-1.0, 0.2, 0.9, 2.5])
+    fit = lvm.fit(local_only, y, SVI(num_steps=100, num_draws=40))
+    rows = y if num is None else np.linspace(-2.0, 2.0, num)
+    found = fit.log_predictive(None if num is None else rows)
+    assert_within(found.pointwise, norm.logpdf(rows, 0.0, math.sqrt(2.0)), found.std_error)
+    assert (found.std_error < 0.05).all()
+
+
 def test_importance_sampling_of_eight_schools() -> None:
     fit = lvm.fit(WITH_TWIN, SCHOOLS, ImportanceSampling(num_samples=20_000))
     assert fit.backend == "numpyro"
@@ -741,6 +758,14 @@ def test_frames_bind_by_column_name() -> None:
 
 
 BAD_ARGUMENTS: dict[str, tuple[Any, str]] = {
+    "masked": (
+        {**SCHOOLS, "y": np.ma.array(SCHOOL_EFFECTS, mask=np.arange(8) == 2)},
+        r"^y: .*(masked|missing|NaN)",
+    ),
+    "missing values of pandas": (
+        {**SCHOOLS, "y": pd.array([1.0, None, *range(6)], dtype="Float64")},
+        r"^y: .*(missing|NaN|NA)",
+    ),
     "a bare array for two": (SCHOOL_EFFECTS, r"^data: a bare array.*\['sigma', 'y'\].*mapping"),
     "missing": ({"y": SCHOOL_EFFECTS}, r"^data: missing \['sigma'\]"),
     "unknown": ({**SCHOOLS, "z": 1.0}, r"^data: .*unknown \['z'\]"),
@@ -940,6 +965,21 @@ def test_names_of_event_dimensions() -> None:
     assert "mu[left]" in named.summary().index
 
 
+@pytest.mark.parametrize("labels", [list("abcdefgh"), list(range(10, 18))], ids=["text", "numbers"])
+def test_names_and_labels_given_to_fit_survive_saving(labels: list[Any], tmp_path: Any) -> None:
+    """In every group: ArviZ aligns groups by their labels."""
+    dims, coords = {"theta": ("place",)}, {"school": labels, "place": labels}
+    fit = lvm.fit(eight_schools, SCHOOLS, QUICK, dims=dims, coords=coords)
+    fit.save(tmp_path / "fit")
+    before, after = fit.to_arviz(), lvm.load(tmp_path / "fit", model=eight_schools).to_arviz()
+    for group in ("posterior", "log_likelihood", "observed_data", "constant_data"):
+        a, b = before[group].to_dataset(), after[group].to_dataset()
+        assert {k: v.dims for k, v in b.data_vars.items()} == {k: v.dims for k, v in a.data_vars.items()}
+        for name, values in a.coords.items():
+            assert list(b.coords[name].values) == list(values.values), (group, name)
+    assert list(before["log_likelihood"].coords["school"].values) == labels
+
+
 # ---- sites held fixed ----------------------------------------------------------------------------
 
 
@@ -966,6 +1006,20 @@ def test_a_site_held_at_a_value(backend: str) -> None:
         np.testing.assert_allclose(chain.sample_stats["lp"].values, expected, rtol=1e-9)
         assert set(model.held_sites) == {"level"}
         assert "given level" in repr(chain)
+
+
+def test_a_held_site_is_no_data() -> None:
+    fit = lvm.fit(lvm.condition(regression, {"level": 0.6}), LINE, QUICK)
+    assert set(fit.to_arviz()["observed_data"].data_vars) == {"obs"}
+    assert set(fit.sample_predictive(num_draws=5).data_vars) == {"obs"}
+    seen = []
+    check = fit.check(lambda y: seen.append(np.shape(y)) or float(np.max(y)), num_draws=5)
+    assert set(seen) == {(6,)}
+    assert check.observed == 5.2
+    replicated = fit.sample_predictive(num_draws=40)["obs"].values[0]
+    slope = fit.posterior["slope"].values[0]
+    expected = 0.6 + slope.mean() * LINE["x"]  # the level is held in what is replicated, too
+    assert_within(replicated.mean(0), expected, 0.5 / math.sqrt(40))
 
 
 @pytest.mark.parametrize(

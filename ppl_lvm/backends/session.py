@@ -30,7 +30,7 @@ def torch_session(seed: int, dtype: str) -> Iterator[None]:
         own, default = torch.get_rng_state(), torch.get_default_dtype()
         try:
             torch.set_default_dtype(getattr(torch, dtype))
-            pyro.set_rng_seed(seed % 2**32)
+            pyro.set_rng_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
             yield
         finally:
             torch.set_default_dtype(default)

@@ -30,14 +30,14 @@ def weigh(engine: ImportanceSampling, problem: Problem, run: Run, params: dict[s
             draw = cached(
                 ("prior", density.key), lambda: jax.jit(jax.vmap(_prior(density), in_axes=(0, None, None)))
             )
-            keys = jax.random.split(jax.random.key(run.seed), engine.num_samples)
+            keys = jax.random.split(jax.random.key(run.word(20)), engine.num_samples)
             values, log_p, log_q = draw(keys, data, held)
             return {k: np.asarray(v) for k, v in values.items()}, np.asarray(log_p), np.asarray(log_q), ""
         fit = engine.proposal
         guide = build_guide(problem, density, fit.engine.guide, {}, jnp.zeros(density.size))
         free = guide.unconstrain({k: jnp.asarray(v) for k, v in fit.params.items()})
         functions = guide_functions(guide_key(problem, fit.engine.guide), density, guide, data)
-        values, log_p, log_q, _ = functions.draw(free, run.seed, engine.num_samples)
+        values, log_p, log_q, _ = functions.draw(free, run.word(24), engine.num_samples)
         log_q, note = symmetrised_log_q(problem, values, log_q, lambda v: functions.log_q_at(free, v))
         return values, log_p, log_q, note
 

@@ -46,7 +46,7 @@ def sample(
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
         points = start_points(problem, run, density, data, held, engine.num_chains)
-        keys = jax.random.split(jax.random.key(run.seed), engine.num_chains)
+        keys = jax.random.split(jax.random.key(run.word(23)), engine.num_chains)
         chains = _run_chains(engine, problem, density, data, held, points, keys, run.progress)
         flat = jnp.asarray(np.stack([np.asarray(c.draws) for c in chains]))
         stats = {k: np.stack([np.asarray(c.stats[k]) for c in chains]) for k in chains[0].stats}

@@ -39,7 +39,7 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         guide = build_guide(problem, density, engine.guide, start, point)
         params, status, losses = _optimise(engine, problem, run, density, guide, data)
         functions = guide_functions(guide_key(problem, engine.guide), density, guide, data)
-        values, log_p, log_q, local = functions.draw(params, run.seed + 1, engine.num_draws)
+        values, log_p, log_q, local = functions.draw(params, run.word(24), engine.num_draws)
         split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi)
         stored = {k: np.asarray(v) for k, v in guide.constrain(params).items()}
         return svi_fit(
@@ -65,14 +65,14 @@ def _optimise(
         optax.clip_by_global_norm(engine.clip_norm),
         optax.adam(optax.exponential_decay(engine.learning_rate, steps, engine.learning_rate_decay)),
     )
-    params = guide.init(jax.random.key(run.seed + 2))
+    params = guide.init(jax.random.key(run.word(21)))
     state = optimiser.init(params)
     key = ("svi", density.key, engine, guide_key(problem, engine.guide), problem.batched, problem.num_data)
     block = cached(
         key, lambda: jax.jit(_block(engine, problem, density, guide, optimiser), static_argnums=(4,))
     )
     watch = Watch(engine.window, engine.tolerance)
-    converged, random_key = False, jax.random.key(run.seed)
+    converged, random_key = False, jax.random.key(run.word(22))
     with bar(steps, "SVI (NumPyro)", run.progress) as tick:
         done = 0
         while done < steps:
