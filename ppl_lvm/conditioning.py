@@ -96,8 +96,8 @@ class Conditioned(AbstractModel):
                 raise ValueError(f"given: {name!r} has shape {value.shape}, expected {latent[name].shape}.")
 
     def describe(self) -> str:
-        held = sorted(self.sites) or sorted(self.params)
-        return f"{self.base.describe()} given {', '.join(held)}"
+        held = sorted(self.sites) or "the params of a fit"
+        return f"{self.base.describe()} given {held if isinstance(held, str) else ', '.join(held)}"
 
     def bind(self, raw: Any, *, fitting: bool = True) -> Data:
         return self.base.bind(raw, fitting=fitting)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ppl_lvm.core import Outcome
+
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
@@ -37,6 +39,8 @@ def psis(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
 
     if not np.isfinite(np.max(log_weights)):
         raise ValueError("log_weights: all are -inf, or some are NaN; the proposal misses the posterior.")
+    if np.ptp(log_weights) < 1e-9:  # equal weights have no tail to fit, and need none
+        return np.full(len(log_weights), -math.log(len(log_weights))), 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # arviz-stats warns of what k-hat itself reports
         # psislw takes the negated log weights (a log likelihood is what LOO's weights divide by)
@@ -255,7 +259,9 @@ def diagnose(fit: Fit) -> list[Finding]:
     value = khat(fit)
     if value is not None:
         found.append(_khat_finding(value, fit))
-    if not fit.status.ok:
+    if fit.status.outcome is Outcome.MAX_STEPS:
+        found.append(Finding("warning", "status", math.nan, str(fit.status)))
+    elif fit.status.outcome is Outcome.DEGENERATE:
         found.append(Finding("error", "status", math.nan, str(fit.status)))
     order = {"error": 0, "warning": 1, "ok": 2}
     return sorted(found, key=lambda f: order[f.level])

@@ -110,10 +110,10 @@ def engines_for(model: Any, data: Any) -> dict[str, str | None]:
     """Which engines take this model with these data: name -> None, or why not."""
     from ppl_lvm import engines
 
-    names = ("EM", "SVI", "ImportanceSampling", "NUTS")
+    found = {name: getattr(engines, name) for name in engines.__all__}
     with random_states_restored():
         problem = prepare(model, data)
-        return {name: getattr(engines, name)().check(problem) for name in names}
+        return {name: kind().check(problem) for name, kind in found.items() if issubclass(kind, Engine)}
 
 
 def _trace(model: AbstractModel, arguments: Mapping[str, Any], dtype: str) -> dict[str, Site]:

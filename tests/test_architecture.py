@@ -19,7 +19,16 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGE = "ppl_lvm"
 
 PICTURES = {"plots", "report"}
-RESULTS = {"conditioning", "predictive", "comparison", "comparison_table", "verdicts", "ranking", "arviz_export", "storage"}
+RESULTS = {
+    "conditioning",
+    "predictive",
+    "comparison",
+    "comparison_table",
+    "verdicts",
+    "ranking",
+    "arviz_export",
+    "storage",
+}
 DOWNSTREAM = RESULTS | PICTURES | {"diagnostics"}
 UPSTREAM = {"data", "emissions", "core", "result", "fitting", "backends", "models", "engines", "relabel"}
 ALL = UPSTREAM | DOWNSTREAM | {"progress"}

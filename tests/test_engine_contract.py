@@ -695,7 +695,7 @@ def test_a_new_process_without_the_data_finds_the_same_numbers(
 def test_earlier_fits_of_the_same_shapes_leave_nothing_behind(
     name: str, found_elsewhere: dict[str, np.ndarray]
 ) -> None:
-    """Neither data nor starting points: a compiled function that is used again gives what a fresh one does."""
+    """Neither data nor starting points: a compiled function used again gives what a fresh one does."""
     tiny_fit(name)
     found = figures(lvm.fit(MIXTURE, X_OTHER, TINY_ENGINES[name], seed=2))
     fresh = {

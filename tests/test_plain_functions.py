@@ -460,7 +460,7 @@ def supports_evidence() -> float:
 def test_jacobians_of_every_support_are_counted(family: str, backend: str) -> None:
     """Weights p / q of a guide average to the evidence only if both densities are in the same space."""
     model = lvm.Model(supports, numpyro=supports_twin)
-    guide = lvm.fit(model, SUPPORTS, SVI(backend=backend, guide=family, num_steps=400, num_draws=500))
+    guide = lvm.fit(model, SUPPORTS, SVI(backend=backend, guide=family, num_steps=1500, num_draws=500))
     fit = lvm.fit(model, SUPPORTS, ImportanceSampling(num_samples=2000, proposal=guide))
     for evidence in (guide.evidence, fit.evidence):
         assert evidence is not None

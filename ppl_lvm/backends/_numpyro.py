@@ -87,7 +87,16 @@ def density_of(problem: Problem) -> tuple[Density, dict[str, Any]]:
         If the twin's continuous sites or their shapes differ from the Pyro program's.
     """
     data, statics = split_arguments(problem.arguments)
-    key = ("density", problem.model.cache_key, statics, problem.data_plate, problem.dtype, signature(data))
+    held = tuple((k, np.asarray(v).tobytes()) for k, v in sorted(problem.model.fixed_params.items()))
+    key = (
+        "density",
+        problem.model.cache_key,
+        statics,
+        problem.data_plate,
+        problem.dtype,
+        held,
+        signature(data),
+    )
     return cached(key, lambda: _build(problem, data, statics, key)), data
 
 
@@ -96,6 +105,9 @@ def _build(problem: Problem, data: dict, statics: tuple, key: Any) -> Density:
     if twin is None:
         raise ValueError(f"{problem.model.describe()} has no NumPyro twin.")
     model = _with_statics(twin.model, dict(statics))
+    if problem.model.fixed_params:
+        fixed = {k: jnp.asarray(v) for k, v in problem.model.fixed_params.items()}
+        model = handlers.substitute(model, data=fixed)
     with ImproperOrigin():
         trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(**data)
     latent = {

@@ -84,7 +84,8 @@ class EM(Engine):
                 variance_floor=self.variance_floor,
                 progress=progress if run.progress else None,
             )
-        num_features = problem.arguments["x"].shape[1]
+        matrices = [v for v in problem.arguments.values() if isinstance(v, np.ndarray) and v.ndim == 2]
+        num_features = matrices[0].shape[1]
         return Fit(
             model=problem.model,
             engine=self,
