@@ -40,6 +40,11 @@ def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
     ValueError
         If there are NaN, infinite values or no rows.
     """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
+        masked = int(np.ma.getmaskarray(value).sum())
+        raise ValueError(
+            f"{name}: {masked} of {value.size} values are masked; drop or impute those rows first."
+        )
     if hasattr(value, "detach"):  # a torch tensor
         value = value.detach().cpu()
     try:

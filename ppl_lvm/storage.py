@@ -222,14 +222,16 @@ def _data_group(fit: Fit) -> xr.Dataset:
         if isinstance(v, np.ndarray)
     }
     statics = {k: v for k, v in problem.data.values.items() if not isinstance(v, np.ndarray)}
-    labels = {str(k): [str(x) for x in v] for k, v in problem.data.coords.items()}
+    labels = {str(k): np.asarray(v).tolist() for k, v in {**problem.data.coords, **problem.coords}.items()}
+    dims = {k: list(v) for k, v in problem.dims.items() if k in problem.sites}
     rows = problem.data.row_labels
     return xr.Dataset(
         arrays,
         attrs={
             "statics": json.dumps(statics),
-            "labels": json.dumps(labels),
-            "rows": json.dumps(None if rows is None else [str(r) for r in rows]),
+            "labels": json.dumps(labels, default=str),
+            "dims": json.dumps(dims),
+            "rows": json.dumps(None if rows is None else np.asarray(rows).tolist(), default=str),
         },
     )
 
@@ -348,7 +350,13 @@ def _problem_of(fit: Fit, path: Path) -> Any:
     values |= json.loads(group.attrs["statics"])
     labels, rows = json.loads(group.attrs["labels"]), json.loads(group.attrs["rows"])
     bound = Data(values, labels, None if rows is None else np.asarray(rows))
-    return prepare(fit.model, bound, dtype=fit.meta.get("dtype"))
+    dims = json.loads(group.attrs["dims"])
+    try:
+        return prepare(fit.model, bound, dims=dims, coords=labels, dtype=fit.meta.get("dtype"))
+    except ValueError as error:
+        if not str(error).startswith("dims"):
+            raise
+        raise ValueError(f"model: not the one of the saved fit, its sites differ ({error}).") from None
 
 
 def _write_tree(path: Path, groups: dict[str, Any]) -> None:

@@ -390,6 +390,10 @@ def test_05_weights_are_normalised(backend: str) -> None:
     weight = np.exp(stats["log_weight"].values[0])
     assert weight.sum() == pytest.approx(1.0, rel=1e-12)
     plain = np.exp(log_like - logsumexp(log_like))
+    counts = np.bincount(stats["resampled_index"].values[0], minlength=3000)
+    assert (np.abs(counts - 3000 * weight) < 1 + 1e-9).all()  # systematic: never off by a whole draw
+    assert counts.max() >= 3
+    np.testing.assert_array_equal(fit.posterior["mu"].values[0], mu[stats["resampled_index"].values[0]])
     body = np.argsort(plain)[: -int(3 * math.sqrt(3000)) - 1]  # PSIS replaces the tail only
     ratio = weight[body] / plain[body]
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-9)

@@ -334,6 +334,23 @@ def test_a_guide_in_the_model_survives_saving(tmp_path: Any) -> None:
     np.testing.assert_allclose(log_w, line_posterior()[2], rtol=1e-9)
 
 
+@pytest.mark.parametrize("family", ["mean_field", "full_rank", "low_rank"])
+def test_a_familys_density_can_be_asked_for_again(family: str) -> None:
+    """At values instead of while drawing, as the average over labellings needs it; by supports of each kind."""
+    from ppl_lvm.backends import _pyro_guide
+    from ppl_lvm.backends._pyro_trace import to_torch
+    from ppl_lvm.backends.session import torch_session
+
+    fit = lvm.fit(supports, SUPPORTS, SVI(guide=family, num_steps=20, num_draws=30))
+    values = draws_of(fit)
+    assert fit.problem is not None
+    with torch_session(0, "float64"), torch.no_grad():
+        guide = _pyro_guide.build_guide(fit.problem, family, {})
+        guide(**to_torch(fit.problem.arguments))
+        found = _pyro_guide.log_q_at(fit.problem, guide, fit.params, values)
+    np.testing.assert_allclose(found, fit.sample_stats["log_q"].values[0], rtol=1e-9)
+
+
 def test_a_fit_is_not_loaded_as_another_function(tmp_path: Any) -> None:
     lvm.fit(regression, LINE, QUICK).save(tmp_path / "fit")
     with pytest.raises((ValueError, TypeError), match=r"eight_schools|sites|missing"):
@@ -1234,6 +1251,10 @@ def test_an_equal_fit_is_trusted_and_wrong_ones_are_caught() -> None:
         "narrow": changed(again, slope=lambda v: mean + 0.5 * (v - mean)),
         "wide": changed(again, level=lambda v: v.mean() + 1.8 * (v - v.mean())),
     }
+    both = changed(again, slope=lambda v: mean + 2 * sd + 0.5 * (v - mean))
+    found = lvm.compare({"nuts": reference, "both": both}, reference="nuts").table.loc[("both", "slope")]
+    assert_within(found["bias"], 2.0, found["bias_error"])  # in sds of the reference, not of the fit
+    assert found["w1"] > 1.5
     result = lvm.compare(fits, reference="nuts")
     assert {n: v.level for n, v in result.verdicts.items() if n != "nuts"} == {
         "again": "means_and_spreads",

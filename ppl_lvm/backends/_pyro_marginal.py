@@ -17,6 +17,7 @@ from ppl_lvm.core import Problem, Site
 MAX_DRAWS = 200
 PROPOSALS = 200
 _WIDER = 1.5
+_WITHOUT_GLOBALS = 50  # independent estimates where there are no draws of globals to average over
 
 
 def per_datum_terms(
@@ -40,7 +41,7 @@ def per_datum_terms(
         return _split_or_raise(problem, per_datum), "exact"
     shared = {k: v for k, v in values.items() if k in problem.sites and not problem.sites[k].local}
     own = {s.name: values[s.name] for s in local if s.name in values}
-    count = len(next(iter(values.values())))
+    count = len(next(iter(values.values()))) if values else _WITHOUT_GLOBALS
     rows = np.unique(np.linspace(0, count - 1, min(count, MAX_DRAWS)).astype(int))
     normal = {s.name: _fit_normal(problem, s, own[s.name]) for s in local} if len(own) == len(local) else None
     terms = [_integrate(problem, {k: v[i] for k, v in shared.items()}, local, normal, params) for i in rows]

@@ -30,6 +30,12 @@ class Simulate(Messenger):
             msg["is_observed"], msg["value"], msg["done"] = False, None, False
 
 
+def observed_names(problem: Problem) -> set[str]:
+    """Sites that are data: neither factors nor sites held at a value."""
+    held = problem.model.held_sites
+    return {n for n, s in problem.sites.items() if s.kind == "observed" and not s.is_factor and n not in held}
+
+
 def forward(
     problem: Problem,
     values: Mapping[str, np.ndarray] | None,
@@ -43,7 +49,7 @@ def forward(
     args = to_torch(problem.arguments)
     tensors = {k: to_torch(v) for k, v in (values or {}).items()}
     latent = [s.name for s in problem.sites.values() if s.kind in ("latent", "deterministic")]
-    seen = [s.name for s in problem.sites.values() if s.kind == "observed" and not s.is_factor]
+    seen = [s.name for s in problem.sites.values() if s.name in observed_names(problem)]
     free = Simulate(seen)(problem.model.pyro.model)
     rows: list[dict[str, torch.Tensor]] = []
     with torch.no_grad(), HoldParams({**problem.model.fixed_params, **(params or {})}):
@@ -65,7 +71,7 @@ def observed(problem: Problem) -> Arrays:
     """Observed values by site (factors left out)."""
     with torch.no_grad(), HoldParams(problem.model.fixed_params):
         nodes: Any = poutine.trace(problem.model.pyro.model).get_trace(**to_torch(problem.arguments)).nodes
-    names = [s.name for s in problem.sites.values() if s.kind == "observed" and not s.is_factor]
+    names = [s.name for s in problem.sites.values() if s.name in observed_names(problem)]
     return {n: nodes[n]["value"].numpy() for n in names}
 
 
