@@ -18,8 +18,8 @@ from scipy.stats import multivariate_normal, norm
 import ppl_lvm as lvm
 from ppl_lvm import models
 
-# Far apart, with a narrow prior on the scales: the posterior is nearly Gaussian around each labelling, so that
-# importance weights have finite variance and their standard errors can be believed.
+# Far apart, with a narrow prior on the scales: the posterior is nearly Gaussian around each labelling, so
+# that importance weights have finite variance and their standard errors can be believed.
 X = np.array([-3.6, -3.1, -2.5, -2.9, 2.4, 2.9, 3.0, 3.7])[:, None]
 K = 2
 PRIOR = {"concentration": 3.0, "loc_mean": 0.0, "loc_scale": 3.0, "scale_loc": -0.5, "scale_scale": 0.2}

@@ -234,16 +234,6 @@ def test_a_refusal_is_a_sentence_with_the_alternative(case: str) -> None:
         lvm.fit(model, ROW, engine)
 
 
-def undefined_below_ten(x: Any) -> None:
-    """A density that is NaN wherever an engine is likely to look."""
-    import pyro
-    import pyro.distributions as dist
-
-    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
-    with pyro.plate("data", len(x)):
-        pyro.factor("obs", (mu - 10.0).log() - x)
-
-
 def impossible(x: Any) -> None:
     """No value of mu allows the data."""
     import pyro
@@ -266,12 +256,9 @@ def impossible(x: Any) -> None:
     ],
     ids=lambda v: type(v).__name__,
 )
-@pytest.mark.parametrize("model", [undefined_below_ten, impossible])
-def test_a_density_that_is_nowhere_finite_is_an_error_in_words(
-    model: Any, engine: Engine, words: str
-) -> None:
+def test_a_density_that_is_nowhere_finite_is_an_error_in_words(engine: Engine, words: str) -> None:
     with pytest.raises(ValueError, match=re.compile(words, re.DOTALL)):
-        lvm.fit(model, ROW, engine)
+        lvm.fit(impossible, ROW, engine)
 
 
 def test_a_fit_without_densities_is_no_proposal() -> None:

@@ -543,6 +543,12 @@ def test_10_pyro_chains_run_in_this_process() -> None:
 # ---- 11: autoguides from files -------------------------------------------------------------------
 
 
+def parabola(x: np.ndarray, log_q: np.ndarray) -> tuple[float, float]:
+    """Mean and sd of the normal density with these logarithms."""
+    curve = np.polyfit(x, log_q, 2)
+    return -curve[1] / (2 * curve[0]), math.sqrt(-1 / (2 * curve[0]))
+
+
 @pytest.mark.parametrize("family", ["mean_field", "full_rank", "low_rank"])
 def test_11_an_autoguide_works_after_loading(family: str, tmp_path: Any) -> None:
     """A fresh AutoGuide cannot take parameters before it has run once."""
@@ -556,11 +562,12 @@ def test_11_an_autoguide_works_after_loading(family: str, tmp_path: Any) -> None
     np.testing.assert_array_equal(mu, direct.groups["proposal"]["mu"].values[0])
     log_q = again.sample_stats["log_q"].values[0]
     np.testing.assert_array_equal(log_q, direct.sample_stats["log_q"].values[0])
-    # A Gaussian in mu: its log density is a parabola with the mean and sd of its draws.
-    curve = np.polyfit(mu, log_q, 2)
-    loc, scale = -curve[1] / (2 * curve[0]), math.sqrt(-1 / (2 * curve[0]))
+    # A Gaussian in mu: its log density is a parabola, which shows its mean and sd. Those of what was trained.
+    loc, scale = parabola(mu, log_q)
     np.testing.assert_allclose(log_q, norm.logpdf(mu, loc, scale), rtol=1e-6)
     assert_within(mu.mean(), loc, scale / 10)
+    trained = parabola(fit.posterior["mu"].values[0], fit.sample_stats["log_q"].values[0])
+    assert (loc, scale) == pytest.approx(trained, rel=1e-6)
     assert {k: v.shape for k, v in loaded.params.items()} == {k: v.shape for k, v in fit.params.items()}
     if family == "mean_field":
         params = {k.rpartition(".")[0].rpartition(".")[2]: float(v) for k, v in fit.params.items()}

@@ -336,7 +336,7 @@ def test_a_guide_in_the_model_survives_saving(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("family", ["mean_field", "full_rank", "low_rank"])
 def test_a_familys_density_can_be_asked_for_again(family: str) -> None:
-    """At values instead of while drawing, as the average over labellings needs it; by supports of each kind."""
+    """At values instead of while drawing, as the average over labellings needs it."""
     from ppl_lvm.backends import _pyro_guide
     from ppl_lvm.backends._pyro_trace import to_torch
     from ppl_lvm.backends.session import torch_session
