@@ -314,11 +314,12 @@ def test_a_progress_bar_changes_nothing(name: str, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("name", TINY_ENGINES)
 def test_any_large_integer_is_a_seed(name: str) -> None:
-    """Also where JAX has no 64-bit integers; seeds that agree in their lower 32 bits still differ."""
-    a = lvm.fit(MIXTURE, X, TINY_ENGINES[name], seed=2**40 + 3, dtype="float32")
+    """Also in float32, where JAX has no 64-bit integers; seeds alike in their lower 32 bits still differ."""
+    dtype = "float32" if name.startswith("ImportanceSampling") else None
+    a = lvm.fit(MIXTURE, X, TINY_ENGINES[name], seed=2**40, dtype=dtype)
     assert figures(a)
     if name in DRAWING:
-        b = lvm.fit(MIXTURE, X, TINY_ENGINES[name], seed=3, dtype="float32")
+        b = lvm.fit(MIXTURE, X, TINY_ENGINES[name], seed=0, dtype=dtype)
         assert not np.array_equal(a.posterior["loc"].values, b.posterior["loc"].values)
 
 

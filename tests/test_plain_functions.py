@@ -338,16 +338,14 @@ def test_a_guide_in_the_model_survives_saving(tmp_path: Any) -> None:
 def test_a_familys_density_can_be_asked_for_again(family: str) -> None:
     """At values instead of while drawing, as the average over labellings needs it."""
     from ppl_lvm.backends import _pyro_guide
-    from ppl_lvm.backends._pyro_trace import to_torch
     from ppl_lvm.backends.session import torch_session
+    from ppl_lvm.engines._pyro_importance import rebuild_guide
 
     fit = lvm.fit(supports, SUPPORTS, SVI(guide=family, num_steps=20, num_draws=30))
-    values = draws_of(fit)
     assert fit.problem is not None
     with torch_session(0, "float64"), torch.no_grad():
-        guide = _pyro_guide.build_guide(fit.problem, family, {})
-        guide(**to_torch(fit.problem.arguments))
-        found = _pyro_guide.log_q_at(fit.problem, guide, fit.params, values)
+        guide, params = rebuild_guide(fit.problem, fit)
+        found = _pyro_guide.log_q_at(fit.problem, guide, params, draws_of(fit))
     np.testing.assert_allclose(found, fit.sample_stats["log_q"].values[0], rtol=1e-9)
 
 
