@@ -119,8 +119,27 @@ def engines_for(model: Any, data: Any) -> dict[str, str | None]:
 def _trace(model: AbstractModel, arguments: Mapping[str, Any], dtype: str) -> dict[str, Site]:
     from ppl_lvm.backends._pyro_trace import trace_sites
 
+    key = _trace_key(model, arguments, dtype)
+    if key is not None and key in _TRACED:
+        return _TRACED[key]
     with torch_session(0, dtype):
-        return trace_sites(model, arguments, model.describe())
+        sites = trace_sites(model, arguments, model.describe())
+    if key is not None:
+        if len(_TRACED) >= 64:
+            _TRACED.clear()
+        _TRACED[key] = sites
+    return sites
+
+
+_TRACED: dict[Any, dict[str, Site]] = {}
+
+
+def _trace_key(model: AbstractModel, arguments: Mapping[str, Any], dtype: str) -> Any | None:
+    """Models of the zoo declare the same sites for the same shapes; a user's function may not."""
+    if model.to_settings() is None or model.cache_key is None:
+        return None
+    shapes = tuple(sorted((k, v.shape) for k, v in arguments.items() if isinstance(v, np.ndarray)))
+    return model.cache_key, shapes, dtype
 
 
 def _assemble(
