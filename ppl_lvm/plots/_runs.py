@@ -120,6 +120,7 @@ def plot_evidence(fits: Mapping[str, Fit]) -> Figure:
     axes.set_yticks(range(len(found)), ["\n".join(t) for t in labels.values()])
     axes.set_ylabel("fit")
     axes.set_xlabel("log p(x) of the whole data set (nats)")
+    axes.locator_params(axis="x", nbins=6)
     right = axes.secondary_yaxis("right")
     right.set_yticks(range(len(found)), [_figures(e) for e in found.values()])
     right.tick_params(length=0)

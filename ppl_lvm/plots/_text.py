@@ -30,7 +30,9 @@ def wrap(text: str, width: float, size: float = SIZE, weight: str = "normal") ->
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(longer, size, weight) <= width:
+        if (
+            lines and text_width(longer, size, weight) <= 0.985 * width
+        ):  # releases of matplotlib differ a little
             lines[-1] = longer
         else:
             lines.append(shorten(word, width, size))
