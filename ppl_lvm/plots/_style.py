@@ -147,7 +147,7 @@ def blank(
     The head has a fixed height, measured from its text, so that nothing there meets the axes below.
     """
     inside = width - 2 * _MARGIN
-    titles, captions = wrap(title, inside, _TITLE, "bold"), wrap(caption, inside)
+    titles, captions = wrap(title, inside, _TITLE, "bold"), wrap(caption, 0.985 * inside)
     labels = [shorten(label, inside - 2 * _HANDLE) for _, label in legend]
     columns = _columns(labels, inside)
     rows = math.ceil(len(labels) / columns) if labels else 0
