@@ -31,6 +31,8 @@ _HOME = {
     "Comparison": "comparison",
     "Verdict": "comparison",
     "rank": "ranking",
+    "choose_dimension": "dimension",
+    "subspace_angles": "rotation",
     "load": "storage",
     "SVI": "engines.svi",
     "ELBO": "engines.svi",
@@ -39,7 +41,7 @@ _HOME = {
     "ImportanceSampling": "engines.importance",
     "EM": "engines.em",
 }
-_SUBMODULES = ("models", "engines", "plots")
+_SUBMODULES = ("models", "emissions", "engines", "plots")
 
 __all__ = ["__version__", *_HOME, *_SUBMODULES]
 
@@ -60,10 +62,11 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from ppl_lvm import engines, models, plots
+    from ppl_lvm import emissions, engines, models, plots
     from ppl_lvm.comparison import Comparison, Verdict, compare
     from ppl_lvm.conditioning import condition
     from ppl_lvm.core import AbstractModel, Engine, Evidence, Model, Outcome, Program, Status
+    from ppl_lvm.dimension import choose_dimension
     from ppl_lvm.engines.em import EM
     from ppl_lvm.engines.importance import ImportanceSampling
     from ppl_lvm.engines.nuts import NUTS
@@ -72,4 +75,5 @@ if TYPE_CHECKING:
     from ppl_lvm.predictive import sample_prior
     from ppl_lvm.ranking import rank
     from ppl_lvm.result import Fit
+    from ppl_lvm.rotation import subspace_angles
     from ppl_lvm.storage import load

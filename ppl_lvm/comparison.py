@@ -31,8 +31,8 @@ import numpy as np
 
 from ppl_lvm.comparison_table import comparison_table, overview_table
 from ppl_lvm.diagnostics import moments, quantities
-from ppl_lvm.relabel import Labels, align, apply_orders, describe_labels, permute
-from ppl_lvm.result import Fit, flat_draws
+from ppl_lvm.result import Fit
+from ppl_lvm.symmetry import Reference, reference_of, settle_to
 from ppl_lvm.verdicts import MAX_BIAS, MAX_LOG_RATIO, Verdict, judge
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def compare(fits: Mapping[str, Fit], reference: str | None = None) -> Comparison
         For fits of different models or data, an unknown reference, or one that is a point.
     """
     _check(fits, reference)
-    labels = _common_labels(fits, reference)
-    aligned = {name: _align(fit, labels) for name, fit in fits.items()}
+    common = _common_reference(fits, reference)
+    aligned = fits if common is None else {name: settle_to(fit, common) for name, fit in fits.items()}
     draws = {n: quantities(f) for n, f in aligned.items() if not f.is_point}
     points = {n: _point_values(f) for n, f in aligned.items() if f.is_point}
     figures = {n: moments(aligned[n], d) for n, d in draws.items()}
@@ -115,7 +115,7 @@ def compare(fits: Mapping[str, Fit], reference: str | None = None) -> Comparison
     return Comparison(aligned, reference, table, verdicts, overview_table(aligned, figures), draws, points)
 
 
-# ---- checks and labels ---------------------------------------------------------------------------
+# ---- checks and symmetries -----------------------------------------------------------------------
 
 
 def _check(fits: Any, reference: str | None) -> None:
@@ -156,28 +156,13 @@ def _check_same(first_name: str, first: Fit, name: str, fit: Fit) -> None:
         )
 
 
-def _common_labels(fits: Mapping[str, Fit], reference: str | None) -> Labels | None:
-    model = next(iter(fits.values())).model
+def _common_reference(fits: Mapping[str, Fit], reference: str | None) -> Reference | None:
+    """The order of labels and orientation of factors of the reference, else of the first chains."""
     with_draws = [f for f in fits.values() if not f.is_point]
-    if not model.label_axes or not with_draws:
+    if not with_draws:
         return None
     chains = [f for f in with_draws if f.posterior.attrs.get("draws") == "chain"]
-    owner = fits[reference] if reference else (chains or with_draws)[0]
-    return describe_labels(owner.model.label_features(flat_draws(owner.posterior)))
-
-
-def _align(fit: Fit, labels: Labels | None) -> Fit:
-    axes = fit.model.label_axes
-    if labels is None or not axes:
-        return fit
-    if fit.is_point:
-        values = {k: np.asarray(v)[None] for k, v in fit.params.items()}
-        order = align(fit.model.label_features(values), labels)
-        moved = permute(values, axes, order)
-        return dataclasses.replace(fit, params={k: v[0] for k, v in moved.items()})
-    values = flat_draws(fit.posterior)
-    orders = align(fit.model.label_features(values), labels)
-    return apply_orders(fit, permute(values, axes, orders), orders, axes)
+    return reference_of(fits[reference] if reference else (chains or with_draws)[0])
 
 
 def _point_values(fit: Fit) -> dict[str, np.ndarray]:
@@ -185,7 +170,7 @@ def _point_values(fit: Fit) -> dict[str, np.ndarray]:
     if fit.model.invariants is not None:
         found = fit.model.invariants({k: v[None] for k, v in values.items()})
         values |= {k: np.asarray(v)[0] for k, v in found.items()}
-    return values
+    return {k: v for k, v in values.items() if k not in fit.model.internal_sites}
 
 
 __all__ = ["MAX_BIAS", "MAX_LOG_RATIO", "Comparison", "Verdict", "compare"]

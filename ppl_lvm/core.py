@@ -87,6 +87,22 @@ class Exact(Protocol):
     def log_likelihood(self, values: Values, data: Mapping[str, Any]) -> Array: ...
 
 
+@dataclass(frozen=True)
+class Rotation:
+    """A symmetry of continuous factors: the density is the same for all turned copies of the values.
+
+    ``kind`` says by what they may be turned: any orthogonal matrix ("orthogonal"), a permutation of the
+    factors with signs ("signed_permutation"), or signs ("signs"). ``by`` is the site (..., d, q), factors
+    last, by which copies are recognised. ``axes`` lists, by site, the event axes (counted from the first)
+    that run over factors and turn; ``permuted`` those that are reordered but keep their sign.
+    """
+
+    kind: Literal["orthogonal", "signed_permutation", "signs"]
+    by: str
+    axes: Mapping[str, tuple[int, ...]]
+    permuted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
 class AbstractModel(ABC):
     """What an engine may ask of a model. A capability is an attribute that is not None.
 
@@ -144,6 +160,24 @@ class AbstractModel(ABC):
     @property
     def label_axes(self) -> Mapping[str, tuple[int, ...]] | None:
         """Axes of each site indexed by exchangeable labels (mixtures, HMMs); None: no such symmetry."""
+        return None
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """The turns of its factors that leave the model the same (factor models); None: no such symmetry."""
+        return None
+
+    @property
+    def internal_sites(self) -> tuple[str, ...]:
+        """Sites that only parametrise another quantity: kept in the posterior, left out of tables."""
+        return ()
+
+    def num_data(self, data: Data) -> int | None:
+        """Number of data, where the program has no plate over them (sufficient statistics)."""
+        return None
+
+    def observations(self, data: Data) -> dict[str, Array] | None:
+        """Observed values by site, NaN where missing; None takes them from the program's own sites."""
         return None
 
     @property

@@ -60,7 +60,8 @@ def khat(fit: Fit) -> float | None:
 def quantities(fit: Fit, *, invariants: bool = True) -> xr.Dataset:
     """Real-valued posterior quantities: the continuous sites, and the model's invariants."""
     draws = fit.posterior
-    keep = [k for k, v in draws.data_vars.items() if v.dtype.kind == "f"]
+    hidden = fit.model.internal_sites
+    keep = [k for k, v in draws.data_vars.items() if v.dtype.kind == "f" and k not in hidden]
     out = draws[keep]
     return out.merge(invariants_of(fit, draws), join="exact") if invariants else out
 
@@ -190,14 +191,10 @@ def _weighted_moments(fit: Fit, dataset: xr.Dataset) -> dict[str, dict[str, np.n
 
 def weighted_quantities(fit: Fit, names: list[Any]) -> dict[Any, np.ndarray]:
     """Values (s, ...) of the unresampled proposal draws, relabelled as the fit's own draws are."""
-    from ppl_lvm.relabel import align, describe_labels, permute
     from ppl_lvm.result import flat_draws
+    from ppl_lvm.symmetry import reference_of, settle_values
 
-    values = flat_draws(fit.groups["proposal"])
-    axes = fit.model.label_axes
-    if axes:
-        labels = describe_labels(fit.model.label_features(flat_draws(fit.posterior)))
-        values = permute(values, axes, align(fit.model.label_features(values), labels))
+    values = settle_values(fit.model, flat_draws(fit.groups["proposal"]), reference_of(fit))
     derived: Mapping[str, Any] = fit.model.invariants(values) if fit.model.invariants is not None else {}
     return {n: values[n] if n in values else derived[n] for n in names}
 
@@ -215,6 +212,7 @@ def summary(fit: Fit, *, prob: float = 0.89) -> pd.DataFrame:
         rows = {
             label(name, index): {"value": float(value[index])}
             for name, value in fit.params.items()
+            if name not in fit.model.internal_sites
             for index in np.ndindex(np.shape(value))
         }
         return pd.DataFrame.from_dict(rows, orient="index")

@@ -151,10 +151,10 @@ def _assemble(
     dims: Mapping[str, Sequence[str]],
     coords: Mapping[str, Any],
 ) -> Problem:
-    plate = _data_plate(model, sites)
+    plate, counted = _data_plate(model, sites), model.num_data(data)
     inside = {n for n, s in sites.items() if any(p.name == plate for p in s.plates)}
     sites = {n: dataclasses.replace(s, local=n in inside) for n, s in sites.items()}
-    size = next((p.size for s in sites.values() for p in s.plates if p.name == plate), None)
+    size = next((p.size for s in sites.values() for p in s.plates if p.name == plate), counted)
     nesting = max((-p.dim for s in sites.values() for p in s.plates if p.dim is not None), default=0)
     labels = dict(data.coords)
     if plate is not None and data.row_labels is not None and len(data.row_labels) == size:
@@ -163,7 +163,11 @@ def _assemble(
     unknown = sorted(set(dims) - set(sites))
     if unknown:
         raise ValueError(f"dims: unknown sites {unknown}; the sites are {sorted(sites)}.")
-    names = {n: _dim_names(s, {**model.dims, **dims}.get(n)) for n, s in sites.items()}
+    given = {**model.dims, **dims}
+    names = {
+        n: (plate or "row", *given[n]) if s.is_factor and n in model.dims else _dim_names(s, given.get(n))
+        for n, s in sites.items()
+    }
     names |= {k: tuple(v) for k, v in model.dims.items() if k not in sites}
     batched = _batched(model, arguments, size)
     return Problem(model, data, arguments, sites, plate, size, nesting, dtype, names, labels, batched)
@@ -175,7 +179,7 @@ def _data_plate(model: AbstractModel, sites: Mapping[str, Site]) -> str | None:
     observed = [s for s in observed if not s.is_factor] or [s for s in observed if s.plates]
     known = {p.name for s in sites.values() for p in s.plates}
     if model.data_plate is not None:
-        if model.data_plate not in known:
+        if model.data_plate not in known and model.to_settings() is None:
             raise ValueError(f"data_plate: no plate {model.data_plate!r}; the plates are {sorted(known)}.")
         return model.data_plate
     if not observed:
@@ -226,8 +230,9 @@ def _session(backend: str, seed: int, dtype: str) -> Any:
 
 
 def _finish(result: Fit) -> Fit:
-    """Check what came back, give discrete latents back where asked, and relabel."""
-    from ppl_lvm.relabel import relabel_fit
+    """Check what came back, bring draws into one order and orientation, add what is derived from them."""
+    from ppl_lvm.predictive import with_deterministic, with_latents
+    from ppl_lvm.symmetry import settle
 
     if result.draws is not None:
         bad = [str(k) for k, v in result.draws.data_vars.items() if not np.isfinite(v.values).all()]
@@ -236,16 +241,8 @@ def _finish(result: Fit) -> Fit:
                 f"{type(result.engine).__name__}: draws of {bad} are NaN or infinite, so there is no answer "
                 "to give; check the model's scales, or lower the learning rate or step size."
             )
-        result = relabel_fit(result)
-        if any(s.kind == "deterministic" for s in result.problem.sites.values()):  # type: ignore[union-attr]
-            from ppl_lvm.predictive import with_deterministic
-
-            result = with_deterministic(result)
-        if result.model.keep_latents:
-            from ppl_lvm.predictive import with_latents
-
-            result = with_latents(result)
-    return result
+    result = settle(with_deterministic(result))
+    return with_latents(result)
 
 
 def _meta(problem: Problem, result: Fit, seed: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Everything here runs on the model's closed forms where it has them, else on its 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ def sample_prior(model: Any, data: Any, *, num_draws: int = 500, seed: int = 0) 
     problem = prepare(model, data)
     with torch_session(seed, problem.dtype):
         latent, observed = forward(problem, None, num_draws)
+    if hasattr(problem.model.exact, "replicate"):
+        observed = _replicated(problem, latent, seed)
     groups = {
         "prior": chain_dataset(problem, {k: v[None] for k, v in latent.items()}, kind="independent"),
         "prior_predictive": chain_dataset(
@@ -69,9 +72,22 @@ def sample_predictive(fit: Fit, data: Any = None, *, num_draws: int = 500, seed:
     _check_draws(num_draws)
     problem = problem_at(fit, data)
     values = _draws_for(fit, problem, num_draws, seed, same_rows=data is None)
-    with torch_session(seed, problem.dtype):
-        _, observed = forward(problem, values, num_draws, params=_params(fit))
+    if hasattr(problem.model.exact, "replicate"):
+        observed = _replicated(problem, values, seed)
+    else:
+        with torch_session(seed, problem.dtype):
+            _, observed = forward(problem, values, num_draws, params=_params(fit))
     return chain_dataset(problem, {k: v[None] for k, v in observed.items()}, kind="independent")
+
+
+def _replicated(problem: Problem, values: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """New data in the shape of the observed by the model's closed form, one set for each draw (s, ...)."""
+    exact: Any = problem.model.exact
+    return {k: np.asarray(v) for k, v in exact.replicate(values, problem.arguments, _rng(seed, 7)).items()}
+
+
+def _rng(seed: int, stream: int) -> np.random.Generator:
+    return np.random.default_rng([seed, stream])
 
 
 @dataclass(frozen=True)
@@ -219,7 +235,7 @@ def _global_values(fit: Fit) -> dict[str, np.ndarray]:
 
 def predict_proba(fit: Fit, data: Any) -> np.ndarray:
     """(n, k), averaged over (relabelled) draws."""
-    exact = getattr(fit.model.exact, "predict_proba", None)
+    exact: Any = getattr(fit.model.exact, "predict_proba", None)
     if exact is None:
         raise ValueError(
             f"{fit.model.describe()} has no labels to predict in closed form; fit.latents(data) gives draws "
@@ -234,21 +250,79 @@ def predict_proba(fit: Fit, data: Any) -> np.ndarray:
     return np.asarray(total) / count
 
 
-def transform(fit: Fit, data: Any) -> np.ndarray:
-    """Posterior means of continuous local latents, in closed form."""
-    exact = getattr(fit.model.exact, "transform", None)
-    if exact is None:
-        raise ValueError(
-            f"{fit.model.describe()} has no continuous latents to transform to; predict_proba gives the "
-            "probabilities of labels, fit.latents draws of local sites."
-        )
-    return np.asarray(exact(_global_values(fit), problem_at(fit, data).arguments))
+def predict(fit: Fit, data: Any) -> np.ndarray:
+    """Labels from all draws together: the model's own rule (Viterbi), else the most probable label."""
+    own = getattr(fit.model.exact, "predict", None)
+    if own is None:
+        return predict_proba(fit, data).argmax(-1)
+    return np.asarray(own(_global_values(fit), problem_at(fit, data).arguments))
 
 
-def sample(fit: Fit, num: int, seed: int) -> np.ndarray:
+def transform(fit: Fit, data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior means and sds of continuous local latents, in closed form, over all draws."""
+    exact = _capability(
+        fit,
+        "transform",
+        "has no continuous latents to transform to; predict_proba gives the probabilities of labels, "
+        "fit.latents draws of local sites",
+    )
+    mean, sd = exact(_global_values(fit), problem_at(fit, data).arguments)
+    return np.asarray(mean), np.asarray(sd)
+
+
+def inverse_transform(fit: Fit, z: Any) -> np.ndarray:
+    """Posterior mean of the data at latents z (n, q), (n, d)."""
+    exact = _capability(fit, "inverse_transform", "has no continuous latents to map back from")
+    return np.asarray(exact(_global_values(fit), np.asarray(z, dtype=float)))
+
+
+def impute(fit: Fit, data: Any, *, num_draws: int, seed: int) -> xr.Dataset:
+    """The data with missing entries drawn from their posterior predictive, (chain, draw, n, d)."""
+    _check_draws(num_draws)
+    exact = _capability(fit, "impute", "cannot impute missing entries in closed form")
+    problem = problem_at(fit, data)
+    values = _draws_for(fit, problem, num_draws, seed, same_rows=data is None)
+    filled = np.asarray(exact(values, problem.arguments, _rng(seed, 8)))
+    return chain_dataset(problem, {"obs": filled[None]}, kind="independent")
+
+
+def forecast(fit: Fit, data: Any, *, steps: int, num_draws: int, seed: int) -> xr.Dataset:
+    """Draws of the next observations of each sequence, (chain, draw, sequence, step, feature)."""
+    _check_draws(num_draws)
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
+        raise ValueError(f"steps: expected a positive integer, got {steps!r}.")
+    exact = _capability(fit, "forecast", "has no order in time to forecast along")
+    problem = problem_at(fit, data)
+    values = _draws_for(fit, problem, num_draws, seed, same_rows=data is None)
+    drawn = exact(values, problem.arguments, int(steps), _rng(seed, 9))
+    dims = {k: (problem.data_plate, "step", "feature")[: np.ndim(v) - 1] for k, v in drawn.items()}
+    arrays = {k: np.asarray(v)[None] for k, v in drawn.items()}
+    return chain_dataset(None, arrays, kind="independent", event_dims=dims)
+
+
+def online_filter(fit: Fit) -> Any:
+    """The model's filter of one observation at a time, at the fit's draws."""
+    exact = _capability(fit, "filter", "has no order in time to filter along")
+    return exact(_global_values(fit))
+
+
+def _capability(fit: Fit, name: str, why_not: str) -> Any:
+    found = getattr(fit.model.exact, name, None)
+    if found is None:
+        raise ValueError(f"{fit.model.describe()} {why_not}.")
+    return found
+
+
+def sample(fit: Fit, num: int, seed: int, **options: Any) -> np.ndarray:
     """New observations, each from one draw of the globals, (num, ...)."""
     _check_draws(num)
     exact = getattr(fit.model.exact, "sample", None)
+    known = set(inspect.signature(exact).parameters) - {"values", "num", "rng"} if exact else set()
+    if set(options) - known:
+        raise TypeError(
+            f"sample: unknown options {sorted(set(options) - known)}; {fit.model.describe()} takes "
+            f"{sorted(known) or 'none'}."
+        )
     if exact is None:
         drawn = sample_predictive(fit, num_draws=num, seed=seed)
         return np.asarray(next(iter(drawn.data_vars.values())).values[0])
@@ -256,7 +330,7 @@ def sample(fit: Fit, num: int, seed: int) -> np.ndarray:
     values = _global_values(fit)
     rows = rng.integers(0, len(next(iter(values.values()))), num)
     chosen = {k: v[rows] for k, v in values.items()}
-    return np.asarray(exact(chosen, 1, rng)["obs"])[:, 0]
+    return np.asarray(exact(chosen, 1, rng, **options)["obs"])[:, 0]
 
 
 def latents(fit: Fit, data: Any, *, num_draws: int = 200, seed: int = 0) -> xr.Dataset:
@@ -271,6 +345,10 @@ def latents(fit: Fit, data: Any, *, num_draws: int = 200, seed: int = 0) -> xr.D
     _check_draws(num_draws)
     problem = problem_at(fit, data)
     values = _draws_for(fit, problem, num_draws, seed, same_rows=data is None)
+    own: Any = getattr(problem.model.exact, "latents", None)
+    if own is not None:
+        drawn = own(values, problem.arguments, _rng(seed, 10))
+        return chain_dataset(problem, {k: np.asarray(v)[None] for k, v in drawn.items()}, kind="independent")
     known = {k: v for k, v in values.items() if k in problem.sites and problem.sites[k].local}
     names = [s.name for s in problem.latents(discrete=True)]
     missing = [s.name for s in problem.latents(discrete=False) if s.name not in values]
@@ -289,25 +367,50 @@ def latents(fit: Fit, data: Any, *, num_draws: int = 200, seed: int = 0) -> xr.D
 
 
 def with_deterministic(fit: Fit) -> Fit:
-    """The fit with the program's deterministic sites computed at every draw."""
+    """The fit with the program's deterministic sites computed at every draw (of the proposal too)."""
+    problem = fit.problem
+    names = [s.name for s in problem.sites.values() if s.kind == "deterministic"] if problem else []
+    if problem is None or not names:
+        return fit
+    if fit.draws is None:
+        one = {k: np.asarray(v)[None] for k, v in fit.params.items()}
+        own: Any = getattr(fit.model.exact, "deterministic", None)
+        if set(names) <= set(one) or own is None:
+            return fit
+        found = own(one, problem.arguments)
+        return dataclasses.replace(
+            fit, params={**fit.params, **{k: np.asarray(v)[0] for k, v in found.items()}}
+        )
+    groups = dict(fit.groups)
+    if "proposal" in groups:
+        groups["proposal"] = _add_deterministic(fit, groups["proposal"], names)
+    return dataclasses.replace(fit, draws=_add_deterministic(fit, fit.draws, names), groups=groups)
+
+
+def _add_deterministic(fit: Fit, draws: xr.Dataset, names: list[str]) -> xr.Dataset:
     from ppl_lvm.backends._pyro_predict import forward
     from ppl_lvm.backends.session import torch_session
 
-    problem = fit.problem
-    names = [s.name for s in problem.sites.values() if s.kind == "deterministic"] if problem else []
-    if problem is None or fit.draws is None or not names:
-        return fit
-    chains, size = fit.draws.sizes["chain"], fit.draws.sizes["draw"]
-    with torch_session(0, problem.dtype):
-        latent, _ = forward(problem, flat_draws(fit.posterior), chains * size, params=_params(fit))
-    added = {k: latent[k].reshape(chains, size, *latent[k].shape[1:]) for k in names}
-    return dataclasses.replace(fit, draws=fit.draws.merge(chain_dataset(problem, added, kind="derived")))
+    problem: Any = fit.problem
+    chains, size = draws.sizes["chain"], draws.sizes["draw"]
+    own = getattr(fit.model.exact, "deterministic", None)
+    if own is not None:
+        found = own(flat_draws(draws), problem.arguments)
+    else:
+        with torch_session(0, problem.dtype):
+            found, _ = forward(problem, flat_draws(draws), chains * size, params=_params(fit))
+    added = {k: np.asarray(found[k]).reshape(chains, size, *np.shape(found[k])[1:]) for k in names}
+    return draws.merge(chain_dataset(problem, added, kind="derived"))
 
 
 def with_latents(fit: Fit) -> Fit:
-    """The fit with one draw of the summed-out local latents for each posterior draw."""
-    if fit.draws is None or fit.problem is None:
+    """Zoo models: local latents left out of the posterior, or (``keep_latents``) a draw of each put in."""
+    if fit.draws is None or fit.problem is None or fit.model.to_settings() is None:
         return fit
+    if not fit.model.keep_latents:
+        local = [s.name for s in fit.problem.latents() if s.local and s.name in fit.draws]
+        again = hasattr(fit.model.exact, "latents")  # they can be drawn again given the rest
+        return dataclasses.replace(fit, draws=fit.draws.drop_vars(local)) if again else fit
     chains, size = fit.draws.sizes["chain"], fit.draws.sizes["draw"]
     drawn = latents(fit, None, num_draws=chains * size, seed=int(fit.meta.get("seed", 0)))
     added = {
@@ -345,7 +448,10 @@ def _in_order(fit: Fit, data: Any) -> Any:
 
 
 def observed_values(problem: Problem) -> dict[str, np.ndarray]:
-    """Observed values by site, from one run of the program."""
+    """Observed values by site: the model's own word (NaN where missing), else one run of the program."""
+    own = problem.model.observations(problem.data)
+    if own is not None:
+        return own
     from ppl_lvm.backends._pyro_predict import observed
     from ppl_lvm.backends.session import torch_session
 
@@ -363,11 +469,18 @@ def _draws_for(fit: Fit, problem: Problem, num: int, seed: int, *, same_rows: bo
         k: v[rows]
         for k, v in values.items()
         if k in problem.sites
-        and problem.sites[k].kind == "latent"
+        and (problem.sites[k].kind == "latent" or k in _derived(problem))
         and not problem.sites[k].discrete
         and (same_rows or not problem.sites[k].local)
     }
     return keep
+
+
+def _derived(problem: Problem) -> set[str]:
+    """Deterministic sites that the model's closed forms take in place of what they are computed from."""
+    if not hasattr(problem.model.exact, "deterministic"):
+        return set()
+    return {s.name for s in problem.sites.values() if s.kind == "deterministic"}
 
 
 def _params(fit: Fit) -> dict[str, np.ndarray]:

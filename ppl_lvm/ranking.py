@@ -68,7 +68,7 @@ def _check_values(fits: Mapping[str, Fit]) -> None:
     seen = {name: observed_values(fit.problem) for name, fit in fits.items() if fit.problem is not None}
     for (a, first), (b, second) in itertools.combinations(seen.items(), 2):
         for site in set(first) & set(second):
-            if not np.array_equal(first[site], second[site]):
+            if not np.array_equal(first[site], second[site], equal_nan=first[site].dtype.kind == "f"):
                 raise ValueError(f"fits: {a!r} and {b!r} were fitted to different data (site {site!r}).")
 
 

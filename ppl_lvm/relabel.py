@@ -161,14 +161,14 @@ def relabel_fit(fit: Any) -> Any:
     from ppl_lvm.result import flat_draws
 
     values = flat_draws(fit.draws)
-    pivot = _pivot(fit, len(next(iter(values.values()))))
-    relabelled, orders = relabel_values(fit.model, values, pivot)
+    relabelled, orders = relabel_values(fit.model, values, pivot_of(fit))
     return apply_orders(fit, relabelled, orders, axes)
 
 
-def _pivot(fit: Any, size: int) -> int:
-    """The draw of highest density, where densities are known."""
+def pivot_of(fit: Any) -> int:
+    """The draw of highest density, where densities are known, else the first; chains and draws merged."""
     stats = fit.sample_stats
+    size = fit.draws.sizes["chain"] * fit.draws.sizes["draw"]
     for name in ("lp", "log_p"):
         if stats is not None and name in stats and stats[name].size == size:
             return int(np.asarray(stats[name].values).reshape(-1).argmax())
@@ -203,6 +203,7 @@ __all__ = [
     "find_permutations",
     "num_labels",
     "permute",
+    "pivot_of",
     "relabel_fit",
     "relabel_values",
 ]

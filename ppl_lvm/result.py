@@ -118,8 +118,10 @@ class Fit:
     # ---- prediction ------------------------------------------------------------------------------
 
     def predict(self, data: Any = None) -> np.ndarray:
-        """Most probable label of each row (n,), averaged over draws."""
-        return self.predict_proba(data).argmax(-1)
+        """Most probable label of each row (n,), averaged over draws; for sequences the Viterbi path."""
+        from ppl_lvm.predictive import predict
+
+        return predict(self, data)
 
     def predict_proba(self, data: Any = None) -> np.ndarray:
         """Posterior probability of each label, (n, k), averaged over draws."""
@@ -127,11 +129,38 @@ class Fit:
 
         return predict_proba(self, data)
 
-    def transform(self, data: Any = None) -> np.ndarray:
-        """Posterior mean of the continuous local latents, (n, q)."""
+    def transform(self, data: Any = None, *, return_std: bool = False) -> Any:
+        """Posterior mean of the continuous local latents, (n, q); with ``return_std`` (mean, sd)."""
         from ppl_lvm.predictive import transform
 
-        return transform(self, data)
+        mean, sd = transform(self, data)
+        return (mean, sd) if return_std else mean
+
+    def inverse_transform(self, z: Any) -> np.ndarray:
+        """Posterior mean of the data at latents z (n, q), (n, d)."""
+        from ppl_lvm.predictive import inverse_transform
+
+        return inverse_transform(self, z)
+
+    def impute(self, data: Any = None, *, num_draws: int = 200, seed: int = 0) -> xr.Dataset:
+        """The data with missing entries drawn from their posterior predictive, (chain, draw, n, d)."""
+        from ppl_lvm.predictive import impute
+
+        return impute(self, data, num_draws=num_draws, seed=seed)
+
+    def forecast(
+        self, data: Any = None, *, steps: int = 10, num_draws: int = 500, seed: int = 0
+    ) -> xr.Dataset:
+        """Draws of the next ``steps`` observations of each sequence (models of sequences)."""
+        from ppl_lvm.predictive import forecast
+
+        return forecast(self, data, steps=steps, num_draws=num_draws, seed=seed)
+
+    def filter(self) -> Any:
+        """An object that takes a sequence one observation at a time (models of sequences)."""
+        from ppl_lvm.predictive import online_filter
+
+        return online_filter(self)
 
     def score_samples(self, data: Any = None) -> np.ndarray:
         """Log predictive density of each row, (n,) nats: log of the mean over draws."""
@@ -141,11 +170,14 @@ class Fit:
         """Mean of :meth:`score_samples`, nats per datum."""
         return float(self.score_samples(data).mean())
 
-    def sample(self, num: int = 1, *, seed: int = 0) -> Any:
-        """New data from the posterior predictive (a draw of the globals for each), (num, d)."""
+    def sample(self, num: int = 1, *, seed: int = 0, **options: Any) -> Any:
+        """New data from the posterior predictive (a draw of the globals for each), (num, d).
+
+        ``options`` are the model's own, such as the ``length`` of sequences.
+        """
         from ppl_lvm.predictive import sample
 
-        return sample(self, num, seed)
+        return sample(self, num, seed, **options)
 
     def latents(self, data: Any = None, *, num_draws: int = 200, seed: int = 0) -> xr.Dataset:
         """Draws of the local latents given data and draws of the globals, (chain, draw, n, ...)."""

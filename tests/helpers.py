@@ -60,12 +60,20 @@ SCHOOLS = {"y": SCHOOL_EFFECTS, "sigma": SCHOOL_ERRORS}  # Rubin (1981); effects
 
 @dataclass(frozen=True)
 class ModelCase:
-    """One setting of a model with data; ``separated`` gives values whose components differ clearly."""
+    """One setting of a model with data.
+
+    ``separated`` gives values whose components differ clearly, and ``moved`` the site by which they do;
+    ``by_datum`` says whether the programs have a density per datum, ``allows`` names the faults of
+    ``BAD_DATA`` (test_model_contract) that this model takes as data.
+    """
 
     name: str
     make: Callable[[], Any]
-    data: np.ndarray
+    data: Any
     separated: Mapping[str, np.ndarray] | None = None
+    moved: str = "loc"
+    by_datum: bool = True
+    allows: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return self.name

@@ -28,9 +28,11 @@ RESULTS = {
     "ranking",
     "arviz_export",
     "storage",
+    "dimension",
 }
 DOWNSTREAM = RESULTS | PICTURES | {"diagnostics"}
-UPSTREAM = {"data", "emissions", "core", "result", "fitting", "backends", "models", "engines", "relabel"}
+UPSTREAM = {"data", "emissions", "core", "result", "fitting", "backends", "models", "engines"}
+UPSTREAM |= {"relabel", "rotation", "symmetry"}
 ALL = UPSTREAM | DOWNSTREAM | {"progress"}
 
 # An area is the first part of a file's path: a module, or a folder. What each may not import from ours.
@@ -43,6 +45,8 @@ FORBIDDEN: dict[str, set[str]] = {
     "result": ALL - {"data", "emissions", "core"},
     "fitting": {"models", "engines"} | DOWNSTREAM,
     "backends": {"result", "fitting", "models", "engines"} | DOWNSTREAM,
+    "rotation": ALL - {"core"},
+    "symmetry": {"fitting", "models", "engines", "backends"} | DOWNSTREAM,
     "relabel": {"fitting", "models", "engines", "backends"} | DOWNSTREAM,
     "models": {"fitting", "engines"} | DOWNSTREAM,
     "engines": {"fitting", "models"} | RESULTS | PICTURES,
@@ -54,11 +58,14 @@ FORBIDDEN: dict[str, set[str]] = {
 # A method that is a shorthand for a later step (`fit.save`, `comparison.plot`) imports that step when it is
 # called, and may name its type: these areas may delegate to anything in this way, others only as said here.
 DELEGATES = {"__init__", "core", "result", "fitting"}
-MAY_DELEGATE = {("comparison", area) for area in PICTURES} | {("predictive", "plots"), ("ranking", "plots")}
+MAY_DELEGATE = {("comparison", area) for area in PICTURES} | {
+    (area, "plots") for area in ("predictive", "ranking", "dimension")
+}
 
 TORCH = {"torch", "pyro"}
 JAX = {"jax", "jaxlib", "numpyro", "blackjax", "equinox", "optax", "funsor"}
 COMPUTES = {"scipy", "sklearn"}
+CLOSED = ("_exact*.py", "_em.py", "_em_*.py", "_statistics.py")
 NOT_CLOSED = ("engines", "backends", "_pyro*", "_numpyro*", "_jax*")
 
 
@@ -119,7 +126,7 @@ def _area(path: str) -> str:
 
 
 def _closed_form(path: str) -> bool:
-    return _area(path) == "models" and _any_part(path, "_exact*.py", "_em*.py")
+    return _area(path) == "models" and _any_part(path, *CLOSED)
 
 
 def _inside_the_package(path: str, found: Import, areas: set[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +56,14 @@ class EM(Engine):
         return "exact"
 
     def check(self, problem: Problem) -> str | None:
-        if not hasattr(problem.model.exact, "em"):
+        em = getattr(problem.model.exact, "em", None)
+        if em is None:
             return (
                 f"{problem.model.describe()} has no closed-form EM step; use SVI, or NUTS for draws of the "
                 "posterior"
             )
+        if self.variance_floor is not None and "variance_floor" not in inspect.signature(em).parameters:
+            return f"{problem.model.describe()} has no variance floor; leave variance_floor out"
         return None
 
     def run(self, problem: Problem, run: Run) -> Fit:
@@ -81,11 +85,9 @@ class EM(Engine):
                 rng=run.rng(),
                 start=start,
                 estimate=self.estimate,
-                variance_floor=self.variance_floor,
                 progress=progress if run.progress else None,
+                **({} if self.variance_floor is None else {"variance_floor": self.variance_floor}),
             )
-        matrices = [v for v in problem.arguments.values() if isinstance(v, np.ndarray) and v.ndim == 2]
-        num_features = matrices[0].shape[1]
         return Fit(
             model=problem.model,
             engine=self,
@@ -94,7 +96,7 @@ class EM(Engine):
             params={k: np.asarray(v) for k, v in found.values.items()},
             status=_status(found),
             log_likelihood=float(found.log_likelihood),
-            num_parameters=exact.num_parameters(num_features),
+            num_parameters=exact.num_parameters(problem.arguments),
             groups={"optimization": _history(found)},
         )
 

@@ -8,6 +8,7 @@ itself. Where arviz-plots has the picture (densities, traces, ranks), it draws i
 from ppl_lvm.plots._comparison import plot_comparison
 from ppl_lvm.plots._data import plot_check, plot_clusters
 from ppl_lvm.plots._draws import plot_khat, plot_rank, plot_trace
+from ppl_lvm.plots._factors import plot_dimension, plot_latents, plot_loadings
 from ppl_lvm.plots._marginals import plot_marginals
 from ppl_lvm.plots._runs import plot_evidence, plot_loss
 from ppl_lvm.plots._verdicts import plot_verdicts
@@ -16,8 +17,11 @@ __all__ = [
     "plot_check",
     "plot_clusters",
     "plot_comparison",
+    "plot_dimension",
     "plot_evidence",
     "plot_khat",
+    "plot_latents",
+    "plot_loadings",
     "plot_loss",
     "plot_marginals",
     "plot_rank",

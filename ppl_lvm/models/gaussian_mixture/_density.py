@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import gammaln, multigammaln, xlogy
+from scipy.special import gammaln, xlogy
 
+from ppl_lvm.emissions._linalg import inverse_tril
+from ppl_lvm.emissions._priors import log_lkj_cholesky
 from ppl_lvm.models.gaussian_mixture._checks import Array, Values
 
 CHUNK_ELEMENTS = 2**19
@@ -36,41 +38,6 @@ def log_prior(flat: Values, prior: Values) -> Array:
 
 def _log_normal(x: Array, mean: Array, sd: Array) -> Array:
     return -0.5 * ((x - mean) / sd) ** 2 - np.log(sd) - 0.5 * _LOG_2PI
-
-
-def log_lkj_cholesky(tril: Array, concentration: float) -> Array:
-    """Log density of LKJ(concentration) at the Cholesky factors (..., d, d) of correlation matrices.
-
-    det(R)^(eta-1) is prod_i L_ii^(2 eta - 2), the Jacobian of L -> L L' adds L_ii^(d-i), and the
-    normaliser is that of Lewandowski, Kurowicka and Joe (2009, Journal of Multivariate Analysis 100,
-    section 3).
-    """
-    d = tril.shape[-1]
-    if d == 1:
-        return np.zeros(tril.shape[:-2])
-    exponents = lkj_exponents(d, concentration)
-    diagonal = np.diagonal(tril, axis1=-2, axis2=-1)
-    top = concentration + 0.5 * (d - 1)
-    normaliser = 0.5 * (d - 1) * np.log(np.pi) + multigammaln(top - 0.5, d - 1) - (d - 1) * gammaln(top)
-    return (exponents * np.log(diagonal)).sum(-1) - normaliser
-
-
-def lkj_exponents(num_features: int, concentration: float) -> Array:
-    """Powers (d,) of the diagonal of the Cholesky factor in the LKJ density (the first entry is always 1)."""
-    powers = 2.0 * (concentration - 1.0) + num_features - np.arange(1, num_features + 1)
-    powers[0] = 0.0
-    return powers
-
-
-def inverse_tril(tril: Array) -> Array:
-    """Inverse of lower triangular matrices (..., d, d) by forward substitution, all matrices at once."""
-    d = tril.shape[-1]
-    inverse = np.zeros_like(tril)
-    for i in range(d):
-        row = -np.matmul(tril[..., i, None, :i], inverse[..., :i, :])[..., 0, :]
-        row[..., i] += 1.0
-        inverse[..., i, :] = row / tril[..., i, i, None]
-    return inverse
 
 
 def log_joint_chunks(flat: Values, x: Array, covariance: str) -> Iterator[tuple[slice, slice, Array]]:

@@ -149,9 +149,9 @@ class GaussianMixtureExact:
 
     # -- point estimates --------------------------------------------------------------------------------
 
-    def num_parameters(self, num_features: int) -> int:
+    def num_parameters(self, data: Mapping[str, Any]) -> int:
         """Free parameters, for AIC and BIC: k - 1 weights, k d means, and the covariances."""
-        k, d = self.num_components, num_features
+        k, d = self.num_components, check_x(data).shape[1]
         covariance = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d, "spherical": k}
         return k - 1 + k * d + covariance[self.covariance]
 

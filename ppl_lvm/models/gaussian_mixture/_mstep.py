@@ -9,9 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from ppl_lvm.emissions._modes import CovarianceMode, log_scale_mode
 from ppl_lvm.models.gaussian_mixture._checks import Array, Values
 from ppl_lvm.models.gaussian_mixture._estep import SMALLEST_COUNT, Moments
-from ppl_lvm.models.gaussian_mixture._modes import CovarianceMode, log_scale_mode
 from ppl_lvm.models.gaussian_mixture._point import Point
 from ppl_lvm.models.gaussian_mixture._start import Frame
 

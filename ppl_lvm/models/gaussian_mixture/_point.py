@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ppl_lvm.emissions._linalg import inverse_tril
 from ppl_lvm.models.gaussian_mixture._checks import Array
-from ppl_lvm.models.gaussian_mixture._density import inverse_tril
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,165 @@
+"""How many latent dimensions: likelihood criteria, evidence, leave-one-out and ARD side by side.
+
+For each dimension q a maximum-likelihood point gives log likelihood, AIC and BIC. Where the model has one, the
+Laplace approximation of the evidence stands beside them (Minka 2000, for PPCA). With an engine for draws,
+PSIS-LOO is added (Vehtari, Gelman and Gabry 2017). With ``ard``, the largest model is fitted once with a
+precision for each column of the loadings (Bishop 1999), and the columns that stay are counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_lvm.core import Engine
+from ppl_lvm.result import Fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ACTIVE_SHARE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class DimensionChoice:
+    """The result of :func:`choose_dimension`.
+
+    Attributes
+    ----------
+    table
+        A row per dimension: ``log_likelihood`` (nats), ``num_parameters``, ``aic``, ``bic``, and where they were
+        asked for or exist ``laplace_evidence`` (nats), ``elpd_loo`` (nats) with its standard error ``se``.
+    best
+        The dimension that each criterion prefers, by its column; for ``elpd_loo`` the smallest one within one
+        standard error of the best; ``ard`` is the number of columns that stay.
+    eigenvalues
+        Of the sample covariance, descending, (d,): the scree.
+    fits
+        The maximum-likelihood points by dimension; ``ard`` that with the precisions, or None.
+    """
+
+    table: pd.DataFrame
+    best: Mapping[str, int]
+    eigenvalues: np.ndarray
+    fits: Mapping[int, Fit]
+    ard: Fit | None = None
+
+    def plot(self) -> Any:
+        """Scree and criteria against the dimension; a Figure."""
+        from ppl_lvm.plots import plot_dimension
+
+        return plot_dimension(self)
+
+    def __repr__(self) -> str:
+        chosen = ", ".join(f"{k}: {v}" for k, v in self.best.items())
+        return f"Latent dimensions preferred: {chosen}\n{self.table.to_string(float_format=lambda v: f'{v:.2f}')}"
+
+
+def choose_dimension(
+    model: Any,
+    data: Any,
+    dims: Iterable[int],
+    *,
+    loo: Engine | None = None,
+    ard: Engine | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> DimensionChoice:
+    """Compare latent dimensions of a factor model (:mod:`ppl_lvm.dimension`).
+
+    Parameters
+    ----------
+    model
+        A model with a field ``latent_dim``, such as ``models.PPCA`` or ``models.FactorAnalysis``; its own
+        ``latent_dim`` is not used.
+    data
+        As for :func:`ppl_lvm.fit`.
+    dims
+        The dimensions to try.
+    loo
+        An engine that gives draws (``NUTS()``, ``SVI()``): PSIS-LOO of every dimension by it. None: left out.
+    ard
+        An engine that gives draws, for one fit of the largest dimension with ``ard=True``. None: left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a model without ``latent_dim``, or without a maximum-likelihood point; for no dimensions.
+    """
+    from ppl_lvm.engines.em import EM
+    from ppl_lvm.fitting import fit
+
+    wanted = _check(model, dims)
+    settings: dict[str, Any] = {"seed": seed, "progress": progress}
+    fits = {q: fit(dataclasses.replace(model, latent_dim=q), data, EM(), **settings) for q in wanted}
+    rows = {q: _row(found) for q, found in fits.items()}
+    if loo is not None:
+        for q in wanted:
+            rows[q] |= _loo_row(fit(dataclasses.replace(model, latent_dim=q), data, loo, **settings))
+    found = None
+    if ard is not None:
+        found = fit(dataclasses.replace(model, latent_dim=max(wanted), ard=True), data, ard, **settings)
+    return _choice(rows, fits, found)
+
+
+def _check(model: Any, dims: Iterable[int]) -> list[int]:
+    if not dataclasses.is_dataclass(model) or not hasattr(model, "latent_dim"):
+        raise TypeError(
+            f"model: expected one with a latent_dim, such as models.PPCA(latent_dim=2), got {model!r}."
+        )
+    wanted = sorted({int(q) for q in dims})
+    if not wanted:
+        raise ValueError("dims: expected at least one dimension, such as range(1, 6).")
+    return wanted
+
+
+def _row(found: Fit) -> dict[str, float]:
+    row = {
+        "log_likelihood": float(found.log_likelihood or 0.0),
+        "num_parameters": found.num_parameters or 0,
+        "aic": found.aic,
+        "bic": found.bic,
+    }
+    evidence = getattr(found.model.exact, "laplace_evidence", None)
+    value = evidence(found.problem.arguments) if evidence is not None and found.problem is not None else None
+    return row if value is None else {**row, "laplace_evidence": float(value)}
+
+
+def _loo_row(found: Fit) -> dict[str, float]:
+    from ppl_lvm.ranking import loo
+
+    result = loo(found)
+    return {"elpd_loo": float(result.elpd), "se": float(result.se)}
+
+
+def _choice(rows: dict[int, dict[str, float]], fits: dict[int, Fit], ard: Fit | None) -> DimensionChoice:
+    import pandas as pd
+
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "latent_dim"
+    best = {name: int(table[name].idxmin()) for name in ("aic", "bic")}
+    if "laplace_evidence" in table:
+        best["laplace_evidence"] = int(table["laplace_evidence"].idxmax())
+    if "elpd_loo" in table:
+        top = table["elpd_loo"].idxmax()
+        near = table.index[table["elpd_loo"] >= table.loc[top, "elpd_loo"] - table.loc[top, "se"]]
+        best["elpd_loo"] = int(near.min())
+    if ard is not None:
+        best["ard"] = active_columns(ard)
+    first = next(iter(fits.values()))
+    return DimensionChoice(table, best, _eigenvalues(first), fits, ard)
+
+
+def active_columns(fit: Fit) -> int:
+    """Columns of the loadings with at least one percent of the factors' posterior mean variance."""
+    squares = (fit.posterior["loadings"] ** 2).mean(("chain", "draw")).values.sum(0)
+    return int((squares >= _ACTIVE_SHARE * squares.sum()).sum())
+
+
+def _eigenvalues(fit: Fit) -> np.ndarray:
+    covariance = fit.model.exact.sample_covariance(fit.problem.arguments)  # type: ignore[union-attr]  # a factor model's
+    return np.asarray(np.linalg.eigvalsh(covariance)[::-1])

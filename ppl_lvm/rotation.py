@@ -1,0 +1,120 @@
+r"""Rotation of factors: bring the loadings of every draw into one orientation.
+
+The data see loadings W only through :math:`W W^\top` (plus noise), so draws of W may be turned against each
+other by any matrix of the model's group: all orthogonal matrices, permutations of factors with signs, or
+signs alone. Averages over draws that are turned against each other mean nothing. Each draw is therefore turned
+to a common reference by the matrix of the group that brings it nearest in the Frobenius norm:
+
+- orthogonal: :math:`R = U V^\top` from the singular value decomposition of :math:`W^\top W_0` (Schoenemann
+  1966, *Psychometrika* 31);
+- signed permutations: the assignment that maximises :math:`\sum_k |W_{\cdot j(k)}^\top W_{0 \cdot k}|`;
+- signs: the sign of :math:`W_{\cdot k}^\top W_{0 \cdot k}`.
+
+The reference is the mean of the turned draws, found by iteration (generalised Procrustes, Gower 1975,
+*Psychometrika* 40). Its own orientation is a convention: varimax (Kaiser 1958, *Psychometrika* 23) where all
+orthogonal matrices are allowed, factors in descending order of their sum of squares where they may be permuted,
+and signs that make the sum of cubed loadings positive. Turned draws have the density of the draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ppl_lvm.core import Rotation
+
+Array = np.ndarray
+_ROUNDS = 20
+
+
+def find_turns(loadings: Array, reference: Array, kind: str) -> Array:
+    """Matrices (s, q, q) of the group that bring loadings (s, d, q) nearest to a reference (d, q)."""
+    inner = np.swapaxes(loadings, -1, -2) @ reference
+    if kind == "orthogonal":
+        u, _, vt = np.linalg.svd(inner)
+        return u @ vt
+    q = reference.shape[-1]
+    turns = np.zeros((len(loadings), q, q))
+    if kind == "signs":
+        turns[:, np.arange(q), np.arange(q)] = _sign(np.diagonal(inner, axis1=-2, axis2=-1))
+        return turns
+    from scipy.optimize import linear_sum_assignment
+
+    for t, products in enumerate(inner):
+        rows, columns = linear_sum_assignment(-np.abs(products))
+        turns[t, rows, columns] = _sign(products[rows, columns])
+    return turns
+
+
+def turn(values: Mapping[str, Array], rotation: Rotation, turns: Array) -> dict[str, Array]:
+    """Values (s, ...) with every axis of factors turned by the draw's matrix (s, q, q)."""
+    out = dict(values)
+    for axes, matrices in ((rotation.axes, turns), (rotation.permuted, np.abs(turns))):
+        for site in set(axes) & set(values):
+            value = np.asarray(values[site])
+            for axis in axes[site]:
+                value = _turn_axis(value, matrices, axis + 1)
+            out[site] = value
+    return out
+
+
+def _turn_axis(value: Array, matrices: Array, axis: int) -> Array:
+    moved = np.moveaxis(value, axis, -1)
+    flat = moved.reshape(len(moved), -1, moved.shape[-1]) @ matrices
+    return np.moveaxis(flat.reshape(moved.shape), -1, axis)
+
+
+def find_reference(loadings: Array, kind: str, pivot: int) -> Array:
+    """The reference (d, q) of draws (s, d, q), starting from one draw's orientation."""
+    reference = conventional(loadings[pivot], kind)
+    for _ in range(_ROUNDS):
+        turned = loadings @ find_turns(loadings, reference, kind)
+        new = conventional(turned.mean(0), kind)
+        if np.allclose(new, reference, rtol=1e-12, atol=1e-14):
+            break
+        reference = new
+    return reference
+
+
+def conventional(loadings: Array, kind: str) -> Array:
+    """One matrix (d, q) in the conventional orientation of its group."""
+    out = varimax(loadings) if kind == "orthogonal" else loadings
+    if kind != "signs":
+        out = out[:, np.argsort(-(out**2).sum(0), kind="stable")]
+    return out * _sign((out**3).sum(0))
+
+
+def varimax(loadings: Array, *, tol: float = 1e-12, max_iter: int = 1000) -> Array:
+    """Loadings (d, q) turned to maximise the variance of their squares by column (Kaiser 1958).
+
+    Rows are scaled to length 1 for the criterion (Kaiser's normalisation) and back.
+    """
+    d, q = loadings.shape
+    if q < 2:
+        return loadings
+    length = np.sqrt((loadings**2).sum(1, keepdims=True))
+    rows = loadings / np.where(length > 0, length, 1.0)
+    turned, total = np.eye(q), 0.0
+    for _ in range(max_iter):
+        now = rows @ turned
+        u, s, vt = np.linalg.svd(rows.T @ (now**3 - now * (now**2).mean(0)))
+        turned = u @ vt
+        if s.sum() <= total * (1.0 + tol):
+            break
+        total = s.sum()
+    return loadings @ turned
+
+
+def subspace_angles(a: Array, b: Array) -> Array:
+    """Principal angles (q,) in radians, ascending, between the column spaces of a and b (d, q).
+
+    By scipy (Knyazev and Argentati 2002).
+    """
+    from scipy.linalg import subspace_angles as angles
+
+    return np.sort(angles(np.asarray(a, dtype=float), np.asarray(b, dtype=float)))
+
+
+def _sign(x: Array) -> Array:
+    return np.where(x < 0, -1.0, 1.0)
