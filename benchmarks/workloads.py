@@ -79,3 +79,47 @@ def gaussian_mixture_nuts(num_rows: int = 1000, seed: int = 0) -> dict[str, np.n
     labels = rng.choice(3, num_rows, p=weights)
     x = loc[labels] + scale[labels] * rng.standard_normal((num_rows, 2))
     return {"x": x, "weights": weights, "loc": loc, "scale": scale}
+
+
+def factor_data(num_rows: int = 10_000, num_features: int = 64, num_factors: int = 8) -> np.ndarray:
+    """W4: rows (n, d) of a factor model with standard normal loadings and uneven noise variances."""
+    rng = np.random.default_rng(4000)
+    loadings = rng.standard_normal((num_features, num_factors))
+    variance = rng.uniform(0.2, 2.0, num_features)
+    mean = rng.standard_normal(num_features)
+    factors = rng.standard_normal((num_rows, num_factors))
+    return mean + factors @ loadings.T + np.sqrt(variance) * rng.standard_normal((num_rows, num_features))
+
+
+def hidden_markov(
+    num_sequences: int = 64, length: int = 512, num_states: int = 8, num_features: int = 4
+) -> dict[str, np.ndarray]:
+    """W3: sequences of a sticky HMM with diagonal Gaussian emissions, and a perturbed start for EM.
+
+    Returns
+    -------
+    dict
+        `x` (s, t, d); the truth `initial` (k,), `transition` (k, k), `loc` and `scale` (k, d); the start under
+        the same names with `init_` in front.
+    """
+    rng = np.random.default_rng(3000)
+    s, t, k, d = num_sequences, length, num_states, num_features
+    initial = rng.dirichlet(np.full(k, 5.0))
+    transition = np.stack([rng.dirichlet(1.0 + 20.0 * (np.arange(k) == j)) for j in range(k)])
+    loc, scale = 2.0 * rng.standard_normal((k, d)), rng.uniform(0.5, 1.5, (k, d))
+    state = np.empty((s, t), dtype=int)
+    state[:, 0] = rng.choice(k, s, p=initial)
+    for i in range(1, t):
+        edges = transition.cumsum(1)[state[:, i - 1]]
+        state[:, i] = np.minimum((rng.random(s)[:, None] > edges).sum(1), k - 1)
+    return {
+        "x": loc[state] + scale[state] * rng.standard_normal((s, t, d)),
+        "initial": initial,
+        "transition": transition,
+        "loc": loc,
+        "scale": scale,
+        "init_initial": np.full(k, 1.0 / k),
+        "init_transition": np.full((k, k), 0.3 / k) + 0.7 * np.eye(k),
+        "init_loc": loc + 0.5 * rng.standard_normal((k, d)),
+        "init_scale": np.full((k, d), 1.5),
+    }

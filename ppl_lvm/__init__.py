@@ -33,6 +33,7 @@ _HOME = {
     "rank": "ranking",
     "choose_dimension": "dimension",
     "subspace_angles": "rotation",
+    "SufficientStatistics": "models._statistics",
     "load": "storage",
     "SVI": "engines.svi",
     "ELBO": "engines.svi",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from ppl_lvm.engines.nuts import NUTS
     from ppl_lvm.engines.svi import ELBO, SVI, Renyi
     from ppl_lvm.fitting import engines_for, fit
+    from ppl_lvm.models._statistics import SufficientStatistics
     from ppl_lvm.predictive import sample_prior
     from ppl_lvm.ranking import rank
     from ppl_lvm.result import Fit

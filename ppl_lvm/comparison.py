@@ -21,7 +21,6 @@ are widened for the number of quantities looked at (Bonferroni, 5 %):
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -33,6 +33,8 @@ def is_dataframe(raw: Any) -> bool:
 def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
     """A numeric array, checked: no objects, no NaN or infinity, at least one row.
 
+    With ``allow_nan`` NaN stays, and masked entries become NaN.
+
     Raises
     ------
     TypeError
@@ -40,6 +42,8 @@ def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
     ValueError
         If there are NaN, infinite values or no rows.
     """
+    if isinstance(value, np.ma.MaskedArray) and allow_nan:
+        value = np.ma.filled(value.astype(float), np.nan)
     if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
         masked = int(np.ma.getmaskarray(value).sum())
         raise ValueError(

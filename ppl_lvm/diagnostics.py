@@ -96,6 +96,8 @@ def entries(dataset: xr.Dataset, figures: Mapping[str, Any]) -> list[tuple[str, 
                 continue  # structural constants, such as the zeros of a Cholesky factor
             if str(site).endswith("_corr") and index[-1] >= index[-2]:
                 continue
+            if str(site).endswith("_cov") and index[-1] > index[-2]:
+                continue
             out.append((site, index, entry_label(dataset[site], index)))
     return out
 

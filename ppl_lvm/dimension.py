@@ -1,7 +1,7 @@
 """How many latent dimensions: likelihood criteria, evidence, leave-one-out and ARD side by side.
 
-For each dimension q a maximum-likelihood point gives log likelihood, AIC and BIC. Where the model has one, the
-Laplace approximation of the evidence stands beside them (Minka 2000, for PPCA). With an engine for draws,
+For each dimension q a maximum-likelihood point gives log likelihood, AIC and BIC. Where the model has one,
+the Laplace approximation of the evidence stands beside them (Minka 2000, for PPCA). With an engine for draws,
 PSIS-LOO is added (Vehtari, Gelman and Gabry 2017). With ``ard``, the largest model is fitted once with a
 precision for each column of the loadings (Bishop 1999), and the columns that stay are counted.
 """
@@ -31,8 +31,8 @@ class DimensionChoice:
     Attributes
     ----------
     table
-        A row per dimension: ``log_likelihood`` (nats), ``num_parameters``, ``aic``, ``bic``, and where they were
-        asked for or exist ``laplace_evidence`` (nats), ``elpd_loo`` (nats) with its standard error ``se``.
+        A row per dimension: ``log_likelihood`` (nats), ``num_parameters``, ``aic``, ``bic``, and where they
+        were asked for or exist ``laplace_evidence`` (nats), ``elpd_loo`` (nats), its error ``se``.
     best
         The dimension that each criterion prefers, by its column; for ``elpd_loo`` the smallest one within one
         standard error of the best; ``ard`` is the number of columns that stay.
@@ -56,7 +56,8 @@ class DimensionChoice:
 
     def __repr__(self) -> str:
         chosen = ", ".join(f"{k}: {v}" for k, v in self.best.items())
-        return f"Latent dimensions preferred: {chosen}\n{self.table.to_string(float_format=lambda v: f'{v:.2f}')}"
+        table = self.table.to_string(float_format=lambda v: f"{v:.2f}")
+        return f"Latent dimensions preferred: {chosen}\n{table}"
 
 
 def choose_dimension(
@@ -150,8 +151,7 @@ def _choice(rows: dict[int, dict[str, float]], fits: dict[int, Fit], ard: Fit | 
         best["elpd_loo"] = int(near.min())
     if ard is not None:
         best["ard"] = active_columns(ard)
-    first = next(iter(fits.values()))
-    return DimensionChoice(table, best, _eigenvalues(first), fits, ard)
+    return DimensionChoice(table, best, _eigenvalues(fits), fits, ard)
 
 
 def active_columns(fit: Fit) -> int:
@@ -160,6 +160,13 @@ def active_columns(fit: Fit) -> int:
     return int((squares >= _ACTIVE_SHARE * squares.sum()).sum())
 
 
-def _eigenvalues(fit: Fit) -> np.ndarray:
-    covariance = fit.model.exact.sample_covariance(fit.problem.arguments)  # type: ignore[union-attr]  # a factor model's
+def _eigenvalues(fits: Mapping[int, Fit]) -> np.ndarray:
+    """Of the sample covariance; with missing entries, of the covariance that the largest model implies."""
+    found = fits[max(fits)]
+    arguments: Any = found.problem.arguments  # type: ignore[union-attr]  # a fresh fit has its problem
+    if len(arguments["count"]) == 1:
+        covariance = arguments["scatter"][0] / arguments["count"][0]
+    else:
+        loadings, scale = found.params["loadings"], found.params["scale"]
+        covariance = loadings @ loadings.T + np.eye(len(loadings)) * scale**2
     return np.asarray(np.linalg.eigvalsh(covariance)[::-1])

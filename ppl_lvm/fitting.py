@@ -253,9 +253,16 @@ def _meta(problem: Problem, result: Fit, seed: int) -> dict[str, Any]:
         "backend": result.backend,
         "engine": type(result.engine).__name__,
         "num_data": problem.num_data,
+        "sample_size": _sample_size(problem),
         "columns": list(problem.data.coords["feature"]) if "feature" in problem.data.coords else None,
         "versions": {p: _version(p) for p in packages},
     }
+
+
+def _sample_size(problem: Problem) -> int | None:
+    """What BIC counts: data, or where a datum is a sequence the steps of all sequences."""
+    own = getattr(problem.model.exact, "sample_size", None)
+    return problem.num_data if own is None else int(own(problem.arguments))
 
 
 def _version(package: str) -> str:

@@ -134,7 +134,7 @@ def check(
     observed = observed_values(problem)
     drawn = sample_predictive(fit, num_draws=num_draws, seed=seed)
     names = list(observed)
-    replicated = {k: drawn[k].values[0] for k in names}
+    replicated = {k: _like_observed(drawn[k].values[0], observed[k]) for k in names}
 
     def apply(values: Mapping[str, np.ndarray]) -> float:
         out = np.asarray(statistic(values[names[0]] if len(names) == 1 else values), dtype=float)
@@ -147,6 +147,13 @@ def check(
     p = float((others > own).mean() + 0.5 * (others == own).mean())
     error = math.sqrt(max(p * (1 - p), 1.0 / num_draws / 4) / num_draws)
     return PredictiveCheck(getattr(statistic, "__name__", "statistic"), own, others, p, error)
+
+
+def _like_observed(replicated: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Replicates miss what the data miss, so that a statistic of both sees the same entries."""
+    if observed.dtype.kind != "f" or not np.isnan(observed).any():
+        return replicated
+    return np.where(np.isnan(observed), np.nan, replicated)
 
 
 # ---- scores --------------------------------------------------------------------------------------
@@ -304,6 +311,15 @@ def online_filter(fit: Fit) -> Any:
     """The model's filter of one observation at a time, at the fit's draws."""
     exact = _capability(fit, "filter", "has no order in time to filter along")
     return exact(_global_values(fit))
+
+
+def state_means(fit: Fit) -> np.ndarray:
+    """Posterior mean of the mean of an observation in each state (component), (k, d)."""
+    emission: Any = getattr(fit.model, "emission", None)
+    if emission is None:
+        raise ValueError(f"{fit.model.describe()} has no emission with a mean by state.")
+    mean, _ = emission.moments(_global_values(fit))
+    return np.asarray(mean).mean(0)
 
 
 def _capability(fit: Fit, name: str, why_not: str) -> Any:

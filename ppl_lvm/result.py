@@ -94,9 +94,12 @@ class Fit:
 
     @property
     def bic(self) -> float:
-        """Schwarz's criterion, p log n - 2 log L (points only; lower is better)."""
+        """Schwarz's criterion, p log n - 2 log L (points only; lower is better).
+
+        n counts rows; for sequences, their steps.
+        """
         log_likelihood, p = self._point_figures("bic")
-        return p * float(np.log(self.meta["num_data"])) - 2 * log_likelihood
+        return p * float(np.log(self.meta.get("sample_size") or self.meta["num_data"])) - 2 * log_likelihood
 
     def _point_figures(self, what: str) -> tuple[float, int]:
         if self.log_likelihood is None or self.num_parameters is None:

@@ -1,9 +1,9 @@
 r"""Rotation of factors: bring the loadings of every draw into one orientation.
 
-The data see loadings W only through :math:`W W^\top` (plus noise), so draws of W may be turned against each
-other by any matrix of the model's group: all orthogonal matrices, permutations of factors with signs, or
-signs alone. Averages over draws that are turned against each other mean nothing. Each draw is therefore turned
-to a common reference by the matrix of the group that brings it nearest in the Frobenius norm:
+The data see loadings W only through :math:`W W^\top` (plus noise), so draws of W may be turned against
+each other by any matrix of the model's group: all orthogonal matrices, permutations of factors with signs,
+or signs alone. Averages over draws that are turned against each other mean nothing. Each draw is therefore
+turned to a common reference by the matrix of the group that brings it nearest in the Frobenius norm:
 
 - orthogonal: :math:`R = U V^\top` from the singular value decomposition of :math:`W^\top W_0` (Schoenemann
   1966, *Psychometrika* 31);
@@ -12,8 +12,8 @@ to a common reference by the matrix of the group that brings it nearest in the F
 
 The reference is the mean of the turned draws, found by iteration (generalised Procrustes, Gower 1975,
 *Psychometrika* 40). Its own orientation is a convention: varimax (Kaiser 1958, *Psychometrika* 23) where all
-orthogonal matrices are allowed, factors in descending order of their sum of squares where they may be permuted,
-and signs that make the sum of cubed loadings positive. Turned draws have the density of the draws.
+orthogonal matrices are allowed, factors in descending order of their sum of squares where they may be
+permuted, and signs that make the sum of cubed loadings positive. Turned draws have the density of the draws.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def varimax(loadings: Array, *, tol: float = 1e-12, max_iter: int = 1000) -> Arr
 
     Rows are scaled to length 1 for the criterion (Kaiser's normalisation) and back.
     """
-    d, q = loadings.shape
+    q = loadings.shape[1]
     if q < 2:
         return loadings
     length = np.sqrt((loadings**2).sum(1, keepdims=True))

@@ -121,7 +121,8 @@ def _check_sites(fit: Fit, folder: Path) -> None:
     """The model given for a plain function's fit must declare the sites of its draws."""
     if fit.problem is None or fit.draws is None:
         return
-    wanted = {s.name for s in fit.problem.latents(discrete=False)}
+    zoo = fit.model.to_settings() is not None  # whose local sites are drawn again rather than kept
+    wanted = {s.name for s in fit.problem.latents(discrete=False) if not (zoo and s.local)}
     if not wanted <= set(fit.draws.data_vars):
         raise ValueError(
             f"model: {fit.model.describe()} has the sites {sorted(wanted)}, and the fit in {folder} those of "
@@ -286,11 +287,15 @@ def _model_of(record: dict[str, Any], model: Any, folder: Path) -> AbstractModel
     if name not in models.__all__:
         raise ValueError(f"{folder / 'fit.json'}: unknown model {name!r}; upgrade ppl_lvm.")
     try:
-        return getattr(models, name)(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in saved["settings"].items()}
-        )
+        made: AbstractModel = getattr(models, name)(**{k: _tuples(v) for k, v in saved["settings"].items()})
+        return made
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(f"{folder / 'fit.json'}: the model's settings are damaged ({error}).") from None
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where settings have tuples."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def _engine_of(saved: dict[str, Any], folder: Path) -> Engine:

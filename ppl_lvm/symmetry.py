@@ -18,7 +18,7 @@ Values = Mapping[str, np.ndarray]
 
 
 class Reference(NamedTuple):
-    """What draws are brought to: descriptions of labels, loadings (d, q); None where there is no such thing."""
+    """What draws are brought to: descriptions of labels, and loadings (d, q); None where there are none."""
 
     labels: relabel.Labels | None
     loadings: np.ndarray | None

@@ -10,7 +10,7 @@ from typing import Any
 import jax  # at collection: importing it draws from NumPy's generator, which conftest.py would report
 import numpy as np
 
-from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, engines, models
+from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, emissions, engines, models
 from ppl_lvm.core import Engine, Problem
 
 # ---- figures with errors -------------------------------------------------------------------------
@@ -63,7 +63,8 @@ class ModelCase:
     """One setting of a model with data.
 
     ``separated`` gives values whose components differ clearly, and ``moved`` the site by which they do;
-    ``by_datum`` says whether the programs have a density per datum, ``allows`` names the faults of
+    ``by_datum`` says whether the programs' density per datum is that of the closed forms, ``joint`` that local
+    latents are sites of the programs, which the closed forms integrate out; ``needs_spread`` that a constant column is refused; ``allows`` names the faults of
     ``BAD_DATA`` (test_model_contract) that this model takes as data.
     """
 
@@ -73,7 +74,14 @@ class ModelCase:
     separated: Mapping[str, np.ndarray] | None = None
     moved: str = "loc"
     by_datum: bool = True
+    joint: bool = False
+    needs_spread: bool = True
     allows: frozenset[str] = frozenset()
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The data as one matrix (n, d): sequences one after another."""
+        return np.concatenate(self.data) if isinstance(self.data, list) else self.data
 
     def __repr__(self) -> str:
         return self.name
@@ -94,6 +102,75 @@ def _mixture_case(covariance: str, k: int, d: int, **prior: Any) -> ModelCase:
     return ModelCase(name, make, clusters(20, d, seed=k + 10 * d), values)
 
 
+def _poisson_case(k: int, d: int, *, missing: bool = False, **prior: Any) -> ModelCase:
+    name = "-".join(["poisson", f"k{k}", f"d{d}", *(["missing"] if missing else []), *prior])
+    x = np.random.default_rng(k + 10 * d).poisson(
+        np.where(np.arange(20) % 3 == 0, 9.0, 2.0)[:, None], (20, d)
+    )
+    x = x.astype(float)
+    if missing:
+        x[[3, 7], [0, d - 1]] = np.nan
+    values = {
+        "weights": np.arange(1.0, k + 1) / np.arange(1.0, k + 1).sum(),
+        "rate": 4.0 ** np.arange(k)[:, None] + np.arange(d),
+    }
+    make = lambda: models.Mixture(k, emissions.Poisson(), **prior)  # noqa: E731
+    return ModelCase(name, make, x, values, moved="rate", allows=_MISSING, needs_spread=False)
+
+
+def _emission_case(emission: Any, x: np.ndarray) -> ModelCase:
+    """Without separated values: these are checked on the Poisson cases."""
+    name = "-".join(["mixture", type(emission).__name__, getattr(emission, "covariance", "")]).rstrip("-")
+    real = isinstance(emission, emissions.Gaussian | emissions.StudentT)
+    return ModelCase(name, lambda: models.Mixture(2, emission), x, allows=_MISSING, needs_spread=real)
+
+
+def _factor_case(kind: str, q: int, d: int, *, missing: bool = False, **settings: Any) -> ModelCase:
+    name = "-".join([kind, f"q{q}", f"d{d}", *(["missing"] if missing else []), *settings])
+    rng = np.random.default_rng(q + 10 * d)
+    x = rng.standard_normal((20, q)) @ rng.standard_normal((q, d)) + 0.5 * rng.standard_normal((20, d))
+    if missing:
+        x[[3, 3, 7], [0, 1, d - 1]] = np.nan
+    explicit = settings.get("collapsed") is False
+    # given z, programs have a density by row; what the closed forms integrate out is another one
+    make = lambda: getattr(models, kind)(q, **settings)  # noqa: E731
+    return ModelCase(
+        name, make, x, by_datum=False, joint=explicit, allows=_MISSING, needs_spread=kind != "PPCA"
+    )
+
+
+def _hmm_case(k: int, *, emission: Any = None, missing: bool = False, **settings: Any) -> ModelCase:
+    emission = emissions.Poisson() if emission is None else emission
+    name = "-".join(
+        [
+            "hmm",
+            type(emission).__name__,
+            f"k{k}",
+            *(["missing"] if missing else []),
+            *map(str, settings.values()),
+        ]
+    )
+    rng = np.random.default_rng(k)
+    x = [
+        rng.poisson(np.where(np.arange(t) % 8 < 4, 9.0, 2.0)[:, None], (t, 2)).astype(float)
+        for t in (9, 5, 7)
+    ]
+    if missing:
+        x[0][2, 1] = x[2][4] = np.nan
+    rows = np.arange(1.0, k + 1) / np.arange(1.0, k + 1).sum()
+    values = {"transition": 0.5 * np.eye(k) + 0.5 * rows, "rate": 4.0 ** np.arange(k)[:, None] + np.arange(2)}
+    if settings.get("initial", "free") == "free":
+        values["initial"] = rows
+    separated = values if isinstance(emission, emissions.Poisson) else None
+    make = lambda: models.HMM(k, emission, **settings)  # noqa: E731
+    real = not isinstance(emission, emissions.Poisson)
+    return ModelCase(name, make, x, separated, moved="rate", allows=_MISSING | _SEQUENCES, needs_spread=real)
+
+
+_MASK = ((True, False), (True, False), (False, True), (True, True))
+_MISSING = frozenset({"nan", "masked", "frame with nan"})
+_SEQUENCES = frozenset({"one-dimensional", "three-dimensional", "ragged"})
+_COUNTS = np.random.default_rng(5).poisson(3.0, (16, 2)).astype(float)
 _COVARIANCES = ("full", "tied", "diag", "spherical")
 # A new model of the zoo gets a line here; test_model_contract fails until it has one.
 MODEL_CASES: dict[str, list[ModelCase]] = {
@@ -103,6 +180,38 @@ MODEL_CASES: dict[str, list[ModelCase]] = {
         *(_mixture_case(covariance, 1, 2) for covariance in ("full", "spherical")),
         _mixture_case("full", 2, 3, corr_concentration=0.7),
         _mixture_case("diag", 2, 2, concentration=(1.0, 3.0)),
+    ],
+    "Mixture": [
+        _poisson_case(3, 2),
+        _poisson_case(2, 3, missing=True),
+        _poisson_case(1, 1),
+        _poisson_case(2, 2, concentration=(1.0, 3.0)),
+        *(_emission_case(emissions.Gaussian(c), clusters(16, 2)) for c in ("full", "diag")),
+        _emission_case(emissions.Bernoulli(), (_COUNTS > 2).astype(float)),
+        _emission_case(emissions.Categorical(num_categories=4), np.minimum(_COUNTS, 3)),
+        _emission_case(emissions.NegativeBinomial(), _COUNTS),
+        _emission_case(emissions.StudentT(), clusters(16, 2)),
+    ],
+    "PPCA": [
+        _factor_case("PPCA", 2, 4),
+        _factor_case("PPCA", 1, 3, missing=True),
+        _factor_case("PPCA", 2, 4, ard=True),
+        _factor_case("PPCA", 1, 3, collapsed=False),
+    ],
+    "FactorAnalysis": [
+        _factor_case("FactorAnalysis", 2, 5),
+        _factor_case("FactorAnalysis", 1, 3, missing=True),
+        _factor_case("FactorAnalysis", 2, 4, ard=True),
+        _factor_case("FactorAnalysis", 2, 4, mask=_MASK),
+        _factor_case("FactorAnalysis", 2, 4, mask=_MASK, correlated=True, missing=True),
+        _factor_case("FactorAnalysis", 1, 3, collapsed=False, missing=True),
+    ],
+    "HMM": [
+        _hmm_case(3),
+        _hmm_case(2, missing=True, initial="uniform"),
+        _hmm_case(2, initial="stationary"),
+        _hmm_case(2, emission=emissions.Gaussian("diag"), missing=True),
+        _hmm_case(1),
     ],
 }
 

@@ -11,6 +11,7 @@ from ppl_lvm.plots._draws import plot_khat, plot_rank, plot_trace
 from ppl_lvm.plots._factors import plot_dimension, plot_latents, plot_loadings
 from ppl_lvm.plots._marginals import plot_marginals
 from ppl_lvm.plots._runs import plot_evidence, plot_loss
+from ppl_lvm.plots._sequences import plot_states
 from ppl_lvm.plots._verdicts import plot_verdicts
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "plot_loss",
     "plot_marginals",
     "plot_rank",
+    "plot_states",
     "plot_trace",
     "plot_verdicts",
 ]

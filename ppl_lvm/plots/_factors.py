@@ -1,4 +1,4 @@
-"""Pictures of factor models: loadings, latent positions with their uncertainty, and the choice of dimension."""
+"""Pictures of factor models: loadings, latent positions with uncertainty, the choice of dimension."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _MOST_NUMBERS = 150
 def plot_loadings(fit: Fit, *, prob: float = 0.89) -> Figure:
     """The loadings (variables by factors) as a heat map: posterior means, or a point's values.
 
-    Entries whose equal-tailed interval of probability ``prob`` excludes zero are in bold; a dot marks the
-    others. Draws were turned to one orientation when the fit was made.
+    Entries whose equal-tailed interval of probability ``prob`` excludes zero are in bold. Draws were turned
+    to one orientation when the fit was made.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def plot_loadings(fit: Fit, *, prob: float = 0.89) -> Figure:
     values, clear = _loadings(fit, prob)
     variables, q = _names(fit, "feature", len(values)), values.shape[1]
     how = (
-        f"Posterior means; bold: the {prob:.0%} equal-tailed interval excludes zero. Draws turned to one orientation."
+        f"Posterior means; bold: the {prob:.0%} interval (equal tails) excludes zero."
         if clear is not None
         else "The point's values, in the conventional orientation."
     )
@@ -64,7 +64,7 @@ def _write_numbers(axes: Any, values: np.ndarray, clear: np.ndarray | None, top:
         axes.text(
             k,
             f,
-            f"{value:.2f}",
+            f"{value:.2f}".replace("-", "\u2212"),
             ha="center",
             va="center",
             color="white" if abs(value) > 0.6 * top else INK,
@@ -163,7 +163,7 @@ def _ellipses(axes: Any, x: np.ndarray, y: np.ndarray, sx: np.ndarray, sy: np.nd
         offset_transform=axes.transData,
         facecolors="none",
         edgecolors=color,
-        alpha=0.35,
+        alpha=float(np.clip(40 / len(x), 0.12, 0.4)),
         linewidths=0.8,
     )
 
@@ -189,11 +189,12 @@ def plot_dimension(choice: DimensionChoice) -> Figure:
     if "ard" in choice.best:
         line = Line2D([], [], color=FAINT, linestyle=":")
         legend.append((line, f"ARD keeps {choice.best['ard']}"))
-    figure = blank("Number of latent dimensions", "", 2.9, legend=legend)
+    caption = "Left: eigenvalues of the sample covariance. Right: criteria, lower is better (filled: best)."
+    figure = blank("Number of latent dimensions", caption, 2.9, legend=legend)
     left, right = figure.subplots(1, 2)
     values = choice.eigenvalues
     left.plot(np.arange(1, len(values) + 1), values, marker="o", color=COLORS[0])
-    left.set(xlabel="rank", ylabel="eigenvalue of the covariance, squared units", ylim=(0, None))
+    left.set(xlabel="rank", ylabel="eigenvalue, squared units", ylim=(0, None))
     left.xaxis.get_major_locator().set_params(integer=True)
     for c in shown:
         score = table[c] * (1.0 if c in ("aic", "bic") else -2.0)
@@ -208,7 +209,7 @@ def plot_dimension(choice: DimensionChoice) -> Figure:
         )
     if "ard" in choice.best:
         right.axvline(choice.best["ard"], color=FAINT, linestyle=":")
-    right.set(xlabel="latent dimensions", ylabel="difference from the best, nats times 2")
+    right.set(xlabel="latent dimensions", ylabel="distance from the best, 2 nats")
     right.xaxis.get_major_locator().set_params(integer=True)
     return figure
 

@@ -1,0 +1,57 @@
+"""Quantities of factor models that no turn of the factors changes. NumPy only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ppl_lvm.models.factor_analysis._gaussian import Point
+
+Array = np.ndarray
+MOST_COLUMNS = 12  # a covariance matrix of more columns would swamp every table
+
+
+def invariants(points: list[Point], tied: bool) -> dict[str, Array]:
+    """``communality`` (s, d), ``singular_values`` (s, q) and, up to 12 columns, ``implied_cov`` (s, d, d).
+
+    The communality is the share of a column's variance that the factors explain; singular values are those
+    of the loadings (of independent factors), descending, in units of the data; the implied covariance is
+    W R W' + Psi, squared units.
+    """
+    loadings = np.array([p.loadings for p in points])
+    noise = np.array([p.scale for p in points]) ** 2
+    common = (loadings**2).sum(-1)
+    total = common + noise
+    out = {
+        "communality": np.divide(common, total, out=np.zeros_like(common), where=total > 0),
+        "singular_values": np.linalg.svd(loadings, compute_uv=False),
+    }
+    d = loadings.shape[1]
+    if d <= MOST_COLUMNS:
+        cov = loadings @ np.swapaxes(loadings, 1, 2)
+        cov[:, np.arange(d), np.arange(d)] += noise
+        out["implied_cov"] = cov
+    return out
+
+
+def subspace_angles(loadings_a: Any, loadings_b: Any) -> Array:
+    """Principal angles between the column spaces of loadings (..., d, q), radians, descending, (..., q).
+
+    Cosines give large angles and sines small ones, each where it is accurate (Bjorck and Golub 1973,
+    *Mathematics of Computation* 27).
+
+    Raises
+    ------
+    ValueError
+        If the loadings differ in their number of columns of the data or of factors.
+    """
+    a, b = np.asarray(loadings_a, float), np.asarray(loadings_b, float)
+    if a.ndim < 2 or a.shape[-2:] != b.shape[-2:]:
+        raise ValueError(f"loadings: expected two arrays (..., d, q), got shapes {a.shape} and {b.shape}.")
+    qa, qb = np.linalg.qr(a)[0], np.linalg.qr(b)[0]
+    inner = np.swapaxes(qa, -1, -2) @ qb
+    cosine = np.linalg.svd(inner, compute_uv=False)[..., ::-1]
+    sine = np.linalg.svd(qb - qa @ inner, compute_uv=False)
+    small = cosine**2 > 0.5
+    return np.where(small, np.arcsin(np.clip(sine, 0.0, 1.0)), np.arccos(np.clip(cosine, -1.0, 1.0)))
