@@ -23,7 +23,7 @@ from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._jax_kernels import KERNELS
-from ppl_lvm.engines._jax_start import start_points
+from ppl_lvm.engines._jax_start import curvature_scales, start_points
 from ppl_lvm.progress import bar
 
 if TYPE_CHECKING:
@@ -46,9 +46,12 @@ def sample(
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
         points = start_points(problem, run, density, data, held, engine.num_chains)
+        scales = curvature_scales(density, points[0], data, held)
         keys = jax.random.split(jax.random.key(run.word(23)), engine.num_chains)
-        chains = _run_chains(engine, problem, density, data, held, points, keys, run.progress)
-        flat = jnp.asarray(np.stack([np.asarray(c.draws) for c in chains]))
+        chains = _run_chains(
+            engine, problem, density, data, (held, scales), points / scales, keys, run.progress
+        )
+        flat = jnp.asarray(np.stack([np.asarray(c.draws) for c in chains])) * scales
         stats = {k: np.stack([np.asarray(c.stats[k]) for c in chains]) for k in chains[0].stats}
         values = _constrain(density, flat, data, held)
     return values, stats
@@ -142,7 +145,8 @@ def _compiled(
 
 def _program(engine: NUTS, density: Density) -> tuple[Callable, Callable]:
     def log_density(flat: Any, data: Any, params: Any) -> Any:
-        return density.total(density.unflatten(flat), data, params)
+        held, scales = params
+        return density.total(density.unflatten(flat * scales), data, held)
 
     kernel = KERNELS[engine.kernel](engine, log_density)
     warmup, num_samples = engine.num_warmup, engine.num_samples

@@ -14,6 +14,7 @@ from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._start import starting_values
 
 _TRIES = 100
+_MOST_SCALED = 500
 
 
 def start_points(problem: Problem, run: Run, density: Density, data: Any, params: Any, num: int) -> Any:
@@ -24,7 +25,7 @@ def start_points(problem: Problem, run: Run, density: Density, data: Any, params
     ValueError
         If no point with a finite log density and gradient was found.
     """
-    unconstrain, check = cached(("start", density.key), lambda: _functions(density))
+    unconstrain, slope_at = cached(("start", density.key), lambda: _functions(density))
     starts = starting_values(problem, run, num)
     points = []
     for i, start in enumerate(starts):
@@ -32,7 +33,7 @@ def start_points(problem: Problem, run: Run, density: Density, data: Any, params
         for _ in range(_TRIES):
             free = {k: rng.uniform(-2, 2, s).astype(problem.dtype) for k, s in density.shapes.items()}
             point = density.flatten({**free, **_mapped(start, free, unconstrain, data, params)})
-            if bool(check(point, data, params)):
+            if np.isfinite(float(slope_at(point, data, params)[0])):
                 break
             if len(start) == len(density.shapes):
                 raise ValueError(_message(problem, "the given starting values"))
@@ -40,6 +41,30 @@ def start_points(problem: Problem, run: Run, density: Density, data: Any, params
             raise ValueError(_message(problem, f"{_TRIES} random starting points"))
         points.append(point)
     return jnp.stack(points)
+
+
+def curvature_scales(density: Density, point: Any, data: Any, params: Any) -> Any:
+    """Scales (size,) in (0, 1] of the coordinates, 1 / sqrt(curvature) at a point, and 1 where that is less.
+
+    Warm-up shrinks its mass matrix towards the identity with a weight of about 1e-3 (as Stan does), which is
+    no small thing where posterior variances are 1e-6, as with many data. In coordinates divided by these
+    scales they are about 1. Coordinates are never widened: far from the posterior that could be wrong.
+    Curvatures are differences of gradients; more than ``_MOST_SCALED`` coordinates are left as they are.
+    """
+    size = density.size
+    if size > _MOST_SCALED:
+        return jnp.ones(size, point.dtype)
+    _, slope_at = cached(("start", density.key), lambda: _functions(density))
+    base = np.asarray(slope_at(point, data, params)[1], dtype=float)
+    origin = np.asarray(point)
+    step = 1e-4 if origin.dtype == np.float64 else 1e-2
+    curvature = np.zeros(size)
+    for j in range(size):
+        moved = origin.copy()
+        moved[j] += step
+        curvature[j] = (base[j] - float(slope_at(moved, data, params)[1][j])) / step
+    curvature = np.where(np.isfinite(curvature), curvature, 1.0)
+    return jnp.asarray(1.0 / np.sqrt(np.maximum(curvature, 1.0)), point.dtype)
 
 
 def _message(problem: Problem, what: str) -> str:
@@ -62,8 +87,9 @@ def _functions(density: Density) -> tuple[Any, Any]:
         values = {**density.constrain(free, data, params), **known}
         return density.unconstrain(values, data, params)
 
-    def check(point: Any, data: Any, params: Any) -> Any:
+    def slope_at(point: Any, data: Any, params: Any) -> Any:
+        """(log density, gradient); the first is NaN where either is not finite."""
         value, slope = jax.value_and_grad(lambda p: density.total(density.unflatten(p), data, params))(point)
-        return jnp.isfinite(value) & jnp.isfinite(slope).all()
+        return jnp.where(jnp.isfinite(value) & jnp.isfinite(slope).all(), value, jnp.nan), slope
 
-    return jax.jit(unconstrain), jax.jit(check)
+    return jax.jit(unconstrain), jax.jit(slope_at)
