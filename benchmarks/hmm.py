@@ -5,8 +5,8 @@
 64 sequences of 512 steps, 8 states, 4 normal columns. Calls alternate between ours and the others in
 one process, after a warm-up each; a figure is the median wall time in milliseconds, the least beside it. The
 floor is a scaled forward scan in plain JAX, differentiated automatically. hmmlearn (float64) and dynamax
-(float32) take part where they are installed. Prints one line of JSON; ends with status 1 if two log likelihoods
-differ by more than rounding.
+(float32) take part where they are installed. Prints one line of JSON; ends with status 1 if two log
+likelihoods differ by more than rounding.
 """
 
 from __future__ import annotations

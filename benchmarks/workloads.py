@@ -99,8 +99,8 @@ def hidden_markov(
     Returns
     -------
     dict
-        `x` (s, t, d); the truth `initial` (k,), `transition` (k, k), `loc` and `scale` (k, d); the start under
-        the same names with `init_` in front.
+        `x` (s, t, d); the truth `initial` (k,), `transition` (k, k), `loc` and `scale` (k, d); the start
+        under the same names with `init_` in front.
     """
     rng = np.random.default_rng(3000)
     s, t, k, d = num_sequences, length, num_states, num_features

@@ -94,13 +94,16 @@ class Rotation:
     ``kind`` says by what they may be turned: any orthogonal matrix ("orthogonal"), a permutation of the
     factors with signs ("signed_permutation"), or signs ("signs"). ``by`` is the site (..., d, q), factors
     last, by which copies are recognised. ``axes`` lists, by site, the event axes (counted from the first)
-    that run over factors and turn; ``permuted`` those that are reordered but keep their sign.
+    that run over factors and turn; ``permuted`` those that are reordered but keep their sign. ``units``
+    names the site of the noise sds, (d,) or a number: distances between loadings are measured in sds of the
+    variables.
     """
 
     kind: Literal["orthogonal", "signed_permutation", "signs"]
     by: str
     axes: Mapping[str, tuple[int, ...]]
     permuted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    units: str | None = None
 
 
 class AbstractModel(ABC):

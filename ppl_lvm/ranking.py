@@ -68,8 +68,14 @@ def _check_values(fits: Mapping[str, Fit]) -> None:
     seen = {name: observed_values(fit.problem) for name, fit in fits.items() if fit.problem is not None}
     for (a, first), (b, second) in itertools.combinations(seen.items(), 2):
         for site in set(first) & set(second):
-            if not np.array_equal(first[site], second[site], equal_nan=first[site].dtype.kind == "f"):
+            if not same_data(first[site], second[site]):
                 raise ValueError(f"fits: {a!r} and {b!r} were fitted to different data (site {site!r}).")
+
+
+def same_data(a: Any, b: Any) -> bool:
+    """Whether two values of data are equal, missing entries (NaN) at the same places."""
+    a, b = np.asarray(a), np.asarray(b)
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f" and b.dtype.kind == "f")
 
 
 def _by_loo(fits: Mapping[str, Fit]) -> pd.DataFrame:

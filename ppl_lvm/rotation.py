@@ -19,6 +19,7 @@ permuted, and signs that make the sum of cubed loadings positive. Turned draws h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,16 @@ def find_turns(loadings: Array, reference: Array, kind: str) -> Array:
         rows, columns = linear_sum_assignment(-np.abs(products))
         turns[t, rows, columns] = _sign(products[rows, columns])
     return turns
+
+
+def column_sds(values: Mapping[str, Array], rotation: Rotation) -> Array:
+    """Typical sd of each variable, (d,), by which loadings of different units are compared."""
+    total = (np.asarray(values[rotation.by]) ** 2).sum(-1)
+    if rotation.units is not None and rotation.units in values:
+        noise = np.asarray(values[rotation.units])
+        total = total + (noise**2 if noise.ndim == 2 else noise[:, None] ** 2)
+    sds = np.sqrt(total.mean(0))
+    return np.where(sds > 0, sds, 1.0)
 
 
 def turn(values: Mapping[str, Array], rotation: Rotation, turns: Array) -> dict[str, Array]:
@@ -106,14 +117,26 @@ def varimax(loadings: Array, *, tol: float = 1e-12, max_iter: int = 1000) -> Arr
     return loadings @ turned
 
 
-def subspace_angles(a: Array, b: Array) -> Array:
-    """Principal angles (q,) in radians, ascending, between the column spaces of a and b (d, q).
+def subspace_angles(loadings_a: Any, loadings_b: Any) -> Array:
+    """Principal angles between the column spaces of loadings (..., d, q), radians, descending, (..., q).
 
-    By scipy (Knyazev and Argentati 2002).
+    Cosines give large angles and sines small ones, each where it is accurate (Bjorck and Golub 1973,
+    *Mathematics of Computation* 27).
+
+    Raises
+    ------
+    ValueError
+        If the loadings differ in their number of columns of the data or of factors.
     """
-    from scipy.linalg import subspace_angles as angles
-
-    return np.sort(angles(np.asarray(a, dtype=float), np.asarray(b, dtype=float)))
+    a, b = np.asarray(loadings_a, float), np.asarray(loadings_b, float)
+    if a.ndim < 2 or a.shape[-2:] != b.shape[-2:]:
+        raise ValueError(f"loadings: expected two arrays (..., d, q), got shapes {a.shape} and {b.shape}.")
+    qa, qb = np.linalg.qr(a)[0], np.linalg.qr(b)[0]
+    inner = np.swapaxes(qa, -1, -2) @ qb
+    cosine = np.linalg.svd(inner, compute_uv=False)[..., ::-1]
+    sine = np.linalg.svd(qb - qa @ inner, compute_uv=False)
+    small = cosine**2 > 0.5
+    return np.where(small, np.arcsin(np.clip(sine, 0.0, 1.0)), np.arccos(np.clip(cosine, -1.0, 1.0)))
 
 
 def _sign(x: Array) -> Array:

@@ -18,10 +18,11 @@ Values = Mapping[str, np.ndarray]
 
 
 class Reference(NamedTuple):
-    """What draws are brought to: descriptions of labels, and loadings (d, q); None where there are none."""
+    """What draws are brought to: descriptions of labels; loadings (d, q), and sds (d,) of the variables."""
 
     labels: relabel.Labels | None
     loadings: np.ndarray | None
+    sds: np.ndarray | None = None
 
 
 def settle(fit: Fit) -> Fit:
@@ -34,18 +35,19 @@ def reference_of(fit: Fit) -> Reference:
     from ppl_lvm.result import flat_draws
 
     model, values = fit.model, flat_draws(fit.posterior)
-    labels = loadings = None
+    labels = loadings = sds = None
     if model.label_axes and set(model.label_axes) <= set(values):
         labels = relabel.describe_labels(model.label_features(values))
     if model.rotation is not None and model.rotation.by in values:
         loadings = values[model.rotation.by].mean(0)
-    return Reference(labels, loadings)
+        sds = rotation.column_sds(values, model.rotation)
+    return Reference(labels, loadings, sds)
 
 
 def settle_to(fit: Fit, reference: Reference) -> Fit:
     """The fit in the order and orientation of a reference; points too."""
     fit = _relabelled(fit, reference.labels)
-    return fit if reference.loadings is None else _turned(fit, reference.loadings)
+    return fit if reference.loadings is None else _turned(fit, reference)
 
 
 def settle_values(model: AbstractModel, values: Values, reference: Reference) -> dict[str, np.ndarray]:
@@ -56,7 +58,9 @@ def settle_values(model: AbstractModel, values: Values, reference: Reference) ->
         out = relabel.permute(out, model.label_axes, orders)
     found = model.rotation
     if reference.loadings is not None and found is not None:
-        out = rotation.turn(out, found, rotation.find_turns(out[found.by], reference.loadings, found.kind))
+        sds = reference.sds[:, None] if reference.sds is not None else 1.0
+        turns = rotation.find_turns(out[found.by] / sds, reference.loadings / sds, found.kind)
+        out = rotation.turn(out, found, turns)
     return out
 
 
@@ -79,32 +83,29 @@ def _settled_point(fit: Fit, reference: Reference) -> dict[str, np.ndarray]:
     return {k: v[0] for k, v in settle_values(fit.model, values, reference).items()}
 
 
-def _turned(fit: Fit, loadings: np.ndarray | None) -> Fit:
-    """Draws (or a point) turned to loadings, or without any to their own common orientation."""
+def _turned(fit: Fit, reference: Reference | None) -> Fit:
+    """Draws (or a point) turned to a reference, or without one to their own common orientation."""
     from ppl_lvm.result import flat_draws
 
     found = fit.model.rotation
-    if found is None:
+    own: Any = fit.params if fit.is_point else fit.draws
+    if found is None or found.by not in own:
         return fit
+    names = {*found.axes, *found.permuted, found.by, found.units}
+    sites = sorted(s for s in names if s is not None and s in own)
     if fit.is_point:
-        if found.by not in fit.params:
-            return fit
-        if loadings is None:
-            loadings = rotation.conventional(np.asarray(fit.params[found.by]), found.kind)
-        return dataclasses.replace(fit, params=_settled_point(fit, Reference(None, loadings)))
-    draws: Any = fit.draws
-    if found.by not in draws:
-        return fit
-    sites = [s for s in {**found.axes, **found.permuted} if s in draws]
-    values = flat_draws(draws[sites])
-    if loadings is None:
-        loadings = rotation.find_reference(values[found.by], found.kind, relabel.pivot_of(fit))
-    turns = rotation.find_turns(values[found.by], loadings, found.kind)
-    shape = (draws.sizes["chain"], draws.sizes["draw"])
-    turned = {
-        k: (draws[k].dims, v.reshape(*shape, *v.shape[1:]))
-        for k, v in rotation.turn(values, found, turns).items()
-    }
-    new = draws.assign(turned)
-    new.attrs = {**draws.attrs, "rotated": f"{found.kind} turns to the mean (Procrustes)"}
+        values = {k: np.asarray(own[k])[None] for k in sites}
+    else:
+        values = flat_draws(own[sites])
+    if reference is None:
+        sds = rotation.column_sds(values, found)
+        pivot = 0 if fit.is_point else relabel.pivot_of(fit)
+        mean = rotation.find_reference(values[found.by] / sds[:, None], found.kind, pivot)
+        reference = Reference(None, mean * sds[:, None], sds)
+    turned = settle_values(fit.model, values, Reference(None, reference.loadings, reference.sds))
+    if fit.is_point:
+        return dataclasses.replace(fit, params={**fit.params, **{k: v[0] for k, v in turned.items()}})
+    shape = (own.sizes["chain"], own.sizes["draw"])
+    new = own.assign({k: (own[k].dims, v.reshape(*shape, *v.shape[1:])) for k, v in turned.items()})
+    new.attrs = {**own.attrs, "rotated": f"{found.kind} turns to the mean (Procrustes)"}
     return dataclasses.replace(fit, draws=new)

@@ -63,9 +63,10 @@ class ModelCase:
     """One setting of a model with data.
 
     ``separated`` gives values whose components differ clearly, and ``moved`` the site by which they do;
-    ``by_datum`` says whether the programs' density per datum is that of the closed forms, ``joint`` that local
-    latents are sites of the programs, which the closed forms integrate out; ``needs_spread`` that a constant column is refused; ``allows`` names the faults of
-    ``BAD_DATA`` (test_model_contract) that this model takes as data.
+    ``by_datum`` says whether the programs' density per datum is that of the closed forms, ``joint`` that
+    local latents are sites of the programs, which the closed forms integrate out; ``needs_spread`` that a
+    constant column is refused; ``allows`` names the faults of ``BAD_DATA`` (test_model_contract) that this
+    model takes as data.
     """
 
     name: str

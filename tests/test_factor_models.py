@@ -14,11 +14,11 @@ from scipy import stats
 from scipy.linalg import subspace_angles as scipy_angles
 
 import ppl_lvm as lvm
-from ppl_lvm import EM, NUTS, SVI
+from ppl_lvm import EM, NUTS, SVI, SufficientStatistics, subspace_angles
 from ppl_lvm.core import Problem
 from ppl_lvm.fitting import prepare
 from ppl_lvm.models._statistics import Rows
-from ppl_lvm.models.factor_analysis import FactorAnalysis, SufficientStatistics, subspace_angles
+from ppl_lvm.models.factor_analysis import FactorAnalysis
 from ppl_lvm.models.factor_analysis._em import noise_floor
 from ppl_lvm.models.factor_analysis._exact import moments_of
 from ppl_lvm.models.factor_analysis._mode import Coordinates, Target
@@ -617,6 +617,7 @@ def test_a_heywood_case_is_reported() -> None:
     x = factor_data(30, 5, 1, seed=1)
     fit = lvm.fit(FactorAnalysis(2), x, EM(num_init=3))
     assert any("Heywood case: the noise of columns [2]" in m for m in fit.status.messages)
+    assert fit.log_likelihood == pytest.approx(float(fit.score_samples(x).sum()), rel=1e-10)
     mode = lvm.fit(FactorAnalysis(2), x, EM(estimate="map"))
     assert not any("Heywood" in m for m in mode.status.messages)
 

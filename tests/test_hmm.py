@@ -26,8 +26,9 @@ from ppl_lvm.backends._numpyro import density_of
 from ppl_lvm.backends._pyro_density import log_density, run_model, run_single
 from ppl_lvm.backends._pyro_trace import to_torch
 from ppl_lvm.backends.session import jax_session, torch_session
+from ppl_lvm.emissions._base import jax_library
 from ppl_lvm.fitting import prepare
-from ppl_lvm.models.hmm import HMM, _em_estep, _forward, _jax_estep, _jax_forward
+from ppl_lvm.models.hmm import HMM, _em_estep, _forward, _jax_densities, _jax_estep, _jax_forward
 from ppl_lvm.models.hmm._layout import rows_of, stationary
 from ppl_lvm.models.hmm._pyro_forward import log_likelihood as torch_log_likelihood
 from tests.helpers import assert_within, spread_points
@@ -306,6 +307,41 @@ def test_gradient_of_the_whole_twin(kind: str) -> None:
         for i, move in enumerate(step * np.eye(len(flat))):
             found = (float(total(flat + move)) - float(total(flat - move))) / (2 * step)
             np.testing.assert_allclose(slope[i], found, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["complete", "missing"])
+@pytest.mark.parametrize("d", [1, 3, 10])
+@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
+def test_normal_densities_have_the_emission_s_own_values_and_gradients(
+    covariance: str, d: int, missing: bool
+) -> None:
+    """Matrix products against automatic differentiation of ``Gaussian.log_prob``, far from the origin."""
+    rng = np.random.default_rng(0)
+    emission, x = emissions.Gaussian(covariance=covariance), 100.0 + rng.standard_normal((20, d))
+    seen = (rng.random((20, d)) < 0.8).astype(float) if missing else None
+    weights, params = rng.random((2, 20)), {}
+    for name, site in emission.sites(2, d).items():
+        params[name] = (
+            100.0 + rng.standard_normal(site.shape) if name == "loc" else rng.uniform(1, 2, site.shape)
+        )
+        if name == "corr_tril":
+            params[name] = np.linalg.cholesky(0.6 * np.eye(d) + 0.4) * np.ones(site.shape)
+
+    def total(function: Any) -> Any:
+        return jax.value_and_grad(lambda p: (weights * function(p).reshape(2, 20)).sum())(params)
+
+    with jax_session("float64"):
+        params = {name: jnp.asarray(value) for name, value in params.items()}
+        rows, own = jnp.asarray(x), None if seen is None else jnp.asarray(seen)
+        valid = jnp.ones((10, 2), bool)
+        value, slopes = total(lambda p: _jax_densities.log_densities(emission, p, rows, own, valid))
+        expected, theirs = total(lambda p: emission.log_prob(jax_library(), p, rows, own))
+        np.testing.assert_allclose(float(value), float(expected), rtol=1e-12)
+        for name in params:
+            mine, other = np.asarray(slopes[name]), np.asarray(theirs[name])
+            if name == "corr_tril":
+                mine, other = np.tril(mine), np.tril(other)
+            np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-10 * np.abs(other).max())
 
 
 # ---- 3. range --------------------------------------------------------------------------------------

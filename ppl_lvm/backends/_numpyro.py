@@ -73,8 +73,8 @@ def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple
             arrays[name] = jax.tree_util.tree_map(
                 jnp.asarray, dict(value) if isinstance(value, Mapping) else value
             )
-        else:
-            statics.append((name, value))
+        else:  # what only closed forms look into is not kept alive by the cache of compiled functions
+            statics.append((name, value.blank() if hasattr(value, "blank") else value))
     return arrays, tuple(statics)
 
 

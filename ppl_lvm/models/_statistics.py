@@ -30,6 +30,10 @@ class Rows:
     def __init__(self, x: Array | None) -> None:
         self.x = x
 
+    def blank(self) -> Rows:
+        """The same to a program, without the data."""
+        return Rows(None)
+
     def __len__(self) -> int:
         return 0 if self.x is None else len(self.x)
 

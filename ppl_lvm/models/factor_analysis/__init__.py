@@ -56,10 +56,9 @@ from ppl_lvm.core import Array
 from ppl_lvm.models._statistics import SufficientStatistics
 from ppl_lvm.models.factor_analysis._base import FactorModel
 from ppl_lvm.models.factor_analysis._checks import check_mask, check_number, check_scalar, per_column
-from ppl_lvm.models.factor_analysis._invariants import subspace_angles
 from ppl_lvm.models.factor_analysis._structure import Structure
 
-__all__ = ["FactorAnalysis", "SufficientStatistics", "subspace_angles"]
+__all__ = ["FactorAnalysis", "SufficientStatistics"]
 
 
 @dataclass(frozen=True)

@@ -115,12 +115,12 @@ class FactorModel(AbstractModel):
     def rotation(self) -> Rotation:
         axes: dict[str, tuple[int, ...]] = {"loadings": (1,), "z": (1,)}
         if self.structure.form == "ard":
-            return Rotation("signed_permutation", "loadings", axes, {"precision": (0,)})
+            return Rotation("signed_permutation", "loadings", axes, {"precision": (0,)}, units="scale")
         if self.structure.form == "mask":
             if self.structure.has_factor_corr:
                 axes |= {"factor_corr_tril": (0, 1), "factor_corr": (0, 1)}
-            return Rotation("signs", "loadings", axes)
-        return Rotation("orthogonal", "loadings", axes)
+            return Rotation("signs", "loadings", axes, units="scale")
+        return Rotation("orthogonal", "loadings", axes, units="scale")
 
     @property
     def internal_sites(self) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ppl_lvm.models.factor_analysis._gaussian import Point
@@ -33,25 +31,3 @@ def invariants(points: list[Point], tied: bool) -> dict[str, Array]:
         cov[:, np.arange(d), np.arange(d)] += noise
         out["implied_cov"] = cov
     return out
-
-
-def subspace_angles(loadings_a: Any, loadings_b: Any) -> Array:
-    """Principal angles between the column spaces of loadings (..., d, q), radians, descending, (..., q).
-
-    Cosines give large angles and sines small ones, each where it is accurate (Bjorck and Golub 1973,
-    *Mathematics of Computation* 27).
-
-    Raises
-    ------
-    ValueError
-        If the loadings differ in their number of columns of the data or of factors.
-    """
-    a, b = np.asarray(loadings_a, float), np.asarray(loadings_b, float)
-    if a.ndim < 2 or a.shape[-2:] != b.shape[-2:]:
-        raise ValueError(f"loadings: expected two arrays (..., d, q), got shapes {a.shape} and {b.shape}.")
-    qa, qb = np.linalg.qr(a)[0], np.linalg.qr(b)[0]
-    inner = np.swapaxes(qa, -1, -2) @ qb
-    cosine = np.linalg.svd(inner, compute_uv=False)[..., ::-1]
-    sine = np.linalg.svd(qb - qa @ inner, compute_uv=False)
-    small = cosine**2 > 0.5
-    return np.where(small, np.arcsin(np.clip(sine, 0.0, 1.0)), np.arccos(np.clip(cosine, -1.0, 1.0)))

@@ -68,21 +68,23 @@ def maximise(
     theta = np.maximum(np.log(start), low)
     here = _evaluate(theta, covariance, latent_dim)
     trace, converged = [here.value], False
-    for number in range(max_iter):
+    for _ in range(max_iter):
         free = (theta > low) | (here.slope <= 0)
-        step, gain = _step(here, free, exact=False)
+        step, gain = _step(here, free)
         if gain < tol:
-            converged = True
-            break
-        if number:  # the first step is a long one, and as good without the exact curvature
-            step, gain = _step(here, free, exact=True)
+            theta, settled = _settle(theta, low, here, covariance, latent_dim)
+            if settled is here:
+                converged = True
+                break
+            here = settled
+            trace.append(here.value)
+            continue
         moved = _search(theta, low, step, here, covariance, latent_dim)
         if moved is None:
             converged = gain < 1e3 * tol  # rounding hides what is left
             break
         theta, here = moved
         trace.append(here.value)
-    theta, here = _settle(theta, low, here, covariance, latent_dim)
     length = np.sqrt(np.maximum(here.values[:latent_dim] - 1.0, 0.0))
     loadings = np.exp(0.5 * theta)[:, None] * here.vectors[:, :latent_dim] * length
     return ProfileFit(loadings, np.exp(theta), tuple(trace), converged, np.flatnonzero(theta <= low))
@@ -110,9 +112,8 @@ def _evaluate(theta: Array, covariance: Array, latent_dim: int) -> _Here:
 
 def _settle(theta: Array, low: Array, here: _Here, covariance: Array, latent_dim: int) -> tuple[Array, _Here]:
     """Take noise that is on its slow way to the floor there, where f is no higher."""
-    for f in np.flatnonzero(
-        (theta > low) & (theta < np.log(0.01 * np.maximum(covariance.diagonal(), 1e-300)))
-    ):
+    small = np.log(0.01 * np.maximum(covariance.diagonal(), np.finfo(float).tiny))
+    for f in np.flatnonzero((theta > low) & (theta < small)):
         trial = theta.copy()
         trial[f] = low[f]
         there = _evaluate(trial, covariance, latent_dim)
@@ -121,15 +122,15 @@ def _settle(theta: Array, low: Array, here: _Here, covariance: Array, latent_dim
     return theta, here
 
 
-def _step(here: _Here, free: Array, *, exact: bool) -> tuple[Array, float]:
-    """A Newton step over the free coordinates, and the gain that it promises; else a scoring step."""
+def _step(here: _Here, free: Array) -> tuple[Array, float]:
+    """A Newton step over the free coordinates, and the gain that it promises."""
     step = np.zeros_like(here.slope)
     if not free.any():
         return step, 0.0
     block = np.ix_(free, free)
     slope = here.slope[free]
     rest = here.vectors[:, here.num :]
-    for newton in (True, False) if exact else (False,):  # the second is positive where the first may not be
+    for newton in (True, False):  # the second is positive where the first may not be
         matrix = _curvature(here) if newton else (rest @ rest.T) ** 2 + 1e-9 * np.eye(len(rest))
         try:
             np.linalg.cholesky(matrix[block])  # only a positive one leads down

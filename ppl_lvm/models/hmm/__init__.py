@@ -148,7 +148,7 @@ class HMM(AbstractModel):
         table = self._table
         return {
             **{name: site.dims for name, site in table.items()},
-            "obs": ("time", "feature"),
+            "obs": ("sequence", "time", "feature"),
             "states": ("sequence", "time"),
             "stationary_mean": ("feature",),
             "stationary_sd": ("feature",),

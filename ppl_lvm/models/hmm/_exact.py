@@ -49,8 +49,8 @@ class HMMExact:
     Every method takes ``values``, a mapping from site name to array with any draw axes in front (the same on
     every site), and ``data``, the program's arguments: ``x`` (S, T, d) with missing entries and steps beyond
     a sequence's end filled by a legal value, ``lengths`` (S,), ``seen`` (S, T, d) where something is
-    missing, and ``prior``. Time runs along a padded axis: results are NaN (probabilities, data) or -1 (states) beyond a
-    sequence's end. One sequence keeps its axis, S = 1. Densities are in nats.
+    missing, and ``prior``. Time runs along a padded axis: results are NaN (probabilities, data) or -1
+    (states) beyond a sequence's end. One sequence keeps its axis, S = 1. Densities are in nats.
 
     ``compiled_e_step``, called with the emission, the kind of start, the rows and the number of E-steps to be
     expected, makes the E-step of Baum-Welch, compiled where that pays; None leaves all to NumPy.
@@ -176,6 +176,10 @@ class HMMExact:
         from ppl_lvm.models.hmm._start import starting_point
 
         return starting_point(self.num_states, self.emission, self.initial, data, rng, 0)
+
+    def sample_size(self, data: Mapping[str, Any]) -> int:
+        """What BIC counts: steps of all sequences (Zucchini, MacDonald and Langrock 2016, section 6.1)."""
+        return int(np.sum(data["lengths"]))
 
     def num_parameters(self, data: Mapping[str, Any]) -> int:
         """Free parameters, for AIC and BIC: k - 1 (only if free), k (k - 1) and the emission's."""

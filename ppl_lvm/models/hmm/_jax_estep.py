@@ -66,7 +66,7 @@ def _programs(structure: _Structure) -> tuple[Callable[..., Any], Callable[..., 
         start: Array, transition: Array, params: Any, x: Array, seen: Array, valid: Array, sparse: bool
     ) -> Any:
         found = smooth(start, transition, log_densities(emission, params, x, seen, valid))
-        first, pairs, states = weighted_counts(found, valid.sum(0), jnp.ones(valid.shape[1]))
+        first, pairs, states = weighted_counts(transition, found, valid.sum(0), jnp.ones(valid.shape[1]))
         least = (found.alpha.min(1) / found.alpha.sum(1)).min() if sparse else 1.0
         return found.log_likelihood.sum(), states, start * first, transition * pairs, least
 

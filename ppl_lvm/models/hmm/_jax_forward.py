@@ -34,13 +34,14 @@ from jax import Array, lax
 class Smoothed(NamedTuple):
     """Both recursions at every step, time first.
 
-    ``alpha`` (T, k, S), not normalised: its sums over states are the factors of the likelihood; ``beta``
-    (T, k, S) up to a factor per step and sequence; ``density`` (k, T, S) with the largest of each step at 1.
+    ``alpha`` (T, k, S), not normalised: its sums over states are the factors of the likelihood. ``ahead``
+    (T, k, S), p(x_t, ..., x_T | z_t) up to a factor per step and sequence. ``density`` (k, S) is that of the
+    first step, its largest at 1.
     """
 
     log_likelihood: Array
     alpha: Array
-    beta: Array
+    ahead: Array
     density: Array
 
 
@@ -61,13 +62,13 @@ def log_likelihood(start: Array, transition: Array, log_obs: Array, lengths: Arr
 
 def _forward(start: Array, transition: Array, log_obs: Array, lengths: Array) -> tuple[Array, Any]:
     found = smooth(start, transition, log_obs)
-    return found.log_likelihood, (found, lengths)
+    return found.log_likelihood, (transition, found, lengths)
 
 
 def _backward(saved: Any, slope: Array) -> tuple[Array, Array, Array, None]:
     """Cotangents from expected counts, each sequence weighted by its cotangent (S,)."""
-    found, lengths = saved
-    first, pairs, states = weighted_counts(found, lengths, slope)
+    transition, found, lengths = saved
+    first, pairs, states = weighted_counts(transition, found, lengths, slope)
     return first, pairs, states, None
 
 
@@ -75,39 +76,39 @@ log_likelihood.defvjp(_forward, _backward)
 
 
 def smooth(start: Array, transition: Array, log_obs: Array) -> Smoothed:
-    """Forward and backward recursions in one loop."""
+    """Forward and backward recursions in one loop: a step of each is one batched product and one pass."""
     density, top = _densities(log_obs)
     num_steps = log_obs.shape[1]
-    turned = transition.T
+    both_ways = jnp.stack([transition.T, transition])
 
-    def step(carry: tuple[Array, Array], t: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        alpha, beta = carry
-        alpha = (turned @ alpha) * _at(density, t) / _total(alpha)
-        beta = transition @ (_at(density, num_steps - t) * beta / _total(beta))
-        return (alpha, beta), (alpha, beta)
+    def step(carry: Array, t: Array) -> tuple[Array, Array]:
+        own = jnp.stack([_at(density, t), _at(density, num_steps - 1 - t)])
+        carry = (both_ways @ carry) * own / _total(carry.swapaxes(0, 1))[:, None]
+        return carry, carry
 
-    first = start[:, None] * density[:, 0]
-    last = jnp.ones_like(first)
-    _, (alpha, beta) = lax.scan(step, (first, last), jnp.arange(1, num_steps))
-    alpha = jnp.concatenate([first[None], alpha])
-    beta = jnp.concatenate([last[None], beta])[::-1]
+    ends = jnp.stack([start[:, None] * density[:, 0], density[:, -1]])
+    _, inner = lax.scan(step, ends, jnp.arange(1, num_steps))
+    inner = jnp.concatenate([ends[None], inner])
+    alpha, ahead, density = inner[:, 0], inner[::-1, 1], density[:, 0]
     # without the barrier, passes over these arrays are merged with their making and repeat exp and sums
-    alpha, beta, density = lax.optimization_barrier((alpha, beta, density))
-    return Smoothed(jnp.log(alpha.sum(1)).sum(0) + top, alpha, beta, density)
+    alpha, ahead, density = lax.optimization_barrier((alpha, ahead, density))
+    return Smoothed(jnp.log(alpha.sum(1)).sum(0) + top, alpha, ahead, density)
 
 
-def weighted_counts(found: Smoothed, lengths: Array, weight: Array) -> tuple[Array, Array, Array]:
+def weighted_counts(
+    transition: Array, found: Smoothed, lengths: Array, weight: Array
+) -> tuple[Array, Array, Array]:
     """Derivatives of sum_s weight_s l_s by start (k,), transition (k, k) and log_obs (k, T, S)."""
-    alpha, beta, density = found.alpha, found.beta, found.density
+    alpha, ahead = found.alpha, found.ahead
     num_steps = len(alpha)
+    beta = jnp.concatenate([transition @ ahead[1:], jnp.ones_like(ahead[:1])])
     both = alpha * beta
     share = weight / both.sum(1)  # (T, S)
     states = (both * share[:, None]).transpose(1, 0, 2)
     # beta_{t-1} = A ahead_t, so that the pair (t-1, t) is alpha_{t-1} A ahead_t over the sum of alpha beta
-    ahead = (density.transpose(1, 0, 2) * beta / beta.sum(1, keepdims=True))[1:]
     before = jnp.where(jnp.arange(1, num_steps)[:, None] < lengths, share[:-1], 0.0)
-    pairs = ((alpha[:-1] * before[:, None]) @ ahead.swapaxes(1, 2)).sum(0)
-    first = (density[:, 0] * beta[0] * share[0]).sum(-1)
+    pairs = ((alpha[:-1] * before[:, None]) @ ahead[1:].swapaxes(1, 2)).sum(0)
+    first = (found.density * beta[0] * share[0]).sum(-1)
     return first, pairs, states
 
 
