@@ -3,9 +3,9 @@
     python benchmarks/factor.py [--n 10000 --runs 5 --nuts]
 
 Point fits alternate between the two packages in one process, in float64, one start each, each to its own
-convergence; the line gives median seconds and the mean log-likelihoods that were reached, and the run ends with
-status 1 if ours is lower by more than 1e-6 nats per datum. ``--nuts`` times NUTS for PPCA at 1,000 and 1,000,000 rows (the pass
-over the data and the engine apart). Prints one line of JSON.
+convergence; the line gives median seconds and the mean log-likelihoods that were reached, and the run ends
+with status 1 if ours is lower by more than 1e-6 nats per datum. ``--nuts`` times NUTS for PPCA at 1,000 rows
+and at 1,000,000 (the pass over the data and the engine apart). Prints one line of JSON.
 """
 
 from __future__ import annotations

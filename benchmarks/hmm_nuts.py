@@ -5,9 +5,9 @@
 Both sample the same posterior (k = 3 states, d = 2, diagonal) in float64 from the same start, 4 chains.
 NumPyro runs its program as its documentation writes it (``contrib.control_flow.scan``, enumerated states)
 with vectorised chains, inside one ``jit`` that is warm, so that compilation is apart on both sides. The
-figure is the smallest bulk ESS over all scalars, states ordered by their first mean, divided by the seconds of the
-whole warm call. Prints one line of JSON, with the largest difference of posterior means in joint standard
-errors.
+figure is the smallest bulk ESS over all scalars, states ordered by their first mean, divided by the seconds
+of the whole warm call. Prints one line of JSON, with the largest difference of posterior means in joint
+standard errors.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from matplotlib.transforms import Bbox
 from sklearn.datasets import load_iris
 
 import ppl_lvm as lvm
-from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, models, plots
+from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, emissions, models, plots
+from ppl_lvm.dimension import DimensionChoice
 from ppl_lvm.plots import _style, _text
 
 LEAST_POINTS = 9.0
@@ -43,6 +44,10 @@ class World:
     without: lvm.Comparison
     points: lvm.Comparison
     plain: lvm.Fit
+    factors: lvm.Fit
+    factor_point: lvm.Fit
+    states: lvm.Fit
+    choice: DimensionChoice
 
 
 def schools(y: Any, sigma: Any) -> None:
@@ -68,12 +73,20 @@ def world() -> World:
     }
     y = {"y": np.array([28.0, 8.0, -3.0, 7.0]), "sigma": np.array([15.0, 10.0, 16.0, 11.0])}
     points = {"em": fits["em"], "map": lvm.fit(mixture, x, EM(num_init=2, estimate="map"))}
+    factors = models.FactorAnalysis(latent_dim=1)
+    short = NUTS(backend="numpyro", num_warmup=100, num_samples=60, num_chains=2)
+    counts = [np.random.default_rng(t).poisson(np.where(np.arange(t) % 20 < 10, 9.0, 2.0)) for t in (60, 45)]
+    hmm = models.HMM(num_states=2, emission=emissions.Poisson())
     return World(
         fits,
         lvm.compare(fits, reference="_nuts $100"),
         lvm.compare(fits),
         lvm.compare(points),
         lvm.fit(schools, y, SVI(num_steps=50, window=10)),
+        lvm.fit(factors, x, short),
+        lvm.fit(models.FactorAnalysis(latent_dim=2), x, EM()),
+        lvm.fit(hmm, [c.astype(float)[:, None] for c in counts], EM(num_init=2)),
+        lvm.choose_dimension(models.PPCA(1), x, (1, 2, 3), loo=SVI(num_steps=300), ard=short),
     )
 
 
@@ -117,6 +130,13 @@ CASES: dict[str, Callable[[World], Figure]] = {
     "plot_check": lambda w: w.fits["vi"].check(dollars, num_draws=50).plot(),
     "plot_clusters": lambda w: plots.plot_clusters(chains(w)),
     "plot_clusters, one feature": lambda w: plots.plot_clusters(chains(w), features=["petal width (cm)"]),
+    "plot_loadings": lambda w: plots.plot_loadings(w.factors),
+    "plot_loadings, a point": lambda w: plots.plot_loadings(w.factor_point),
+    "plot_latents": lambda w: plots.plot_latents(w.factor_point, labels=np.repeat(["a", "b", "c"], 50)),
+    "plot_latents, one dimension": lambda w: plots.plot_latents(w.factors),
+    "plot_dimension": lambda w: w.choice.plot(),
+    "plot_states": lambda w: plots.plot_states(w.states),
+    "plot_states, with times": lambda w: plots.plot_states(w.states, sequence=1, times=1900 + np.arange(45)),
     "plot_clusters, two": lambda w: plots.plot_clusters(w.fits["em"], features=[2, 3]),
 }
 
@@ -232,6 +252,9 @@ def has_label(axes: Axes, figure: Figure, which: str) -> bool:
 def test_every_axes_has_labels(figure: Figure) -> None:
     assert visible_axes(figure)
     for axes in visible_axes(figure):
+        if axes.get_label() == "<colorbar>":  # one axis only
+            assert axes.get_ylabel()
+            continue
         assert has_label(axes, figure, "x"), axes.get_title()
         assert has_label(axes, figure, "y"), axes.get_title()
 

@@ -87,7 +87,8 @@ def _draw(
     upper.step(time, means[path], where="mid", color=INK, linewidth=1.2)
     for j in range(k):
         own = path == j
-        upper.plot(time[own], x[own], look[j].marker, color=look[j].color, markersize=4, linestyle="none")
+        style: Any = {"color": look[j].color, "markersize": 4, "linestyle": "none", "clip_on": False}
+        upper.plot(time[own], x[own], look[j].marker, **style)
     names = fit.problem.coords.get("feature") if fit.problem is not None else None
     upper.set_ylabel(plain(str(names[feature])) if names is not None else f"feature {feature}")
     lower.stackplot(
