@@ -125,14 +125,31 @@ def _row(found: Fit) -> dict[str, float]:
         "aic": found.aic,
         "bic": found.bic,
     }
-    evidence = getattr(found.model.exact, "laplace_evidence", None)
-    value = evidence(found.problem.arguments) if evidence is not None and found.problem is not None else None
-    return row if value is None else {**row, "laplace_evidence": float(value)}
+    value = _laplace_evidence(found)
+    return row if value is None else {**row, "laplace_evidence": value}
+
+
+def _laplace_evidence(found: Fit) -> float | None:
+    """Minka's evidence, for PPCA of complete data with the noise free; None for anything else."""
+    from ppl_lvm.models._statistics import SufficientStatistics
+    from ppl_lvm.models.ppca import PPCA, laplace_evidence
+
+    model, problem = found.model, found.problem
+    if not isinstance(model, PPCA) or model.scale is not None or problem is None:
+        return None
+    names = ("count", "mean", "scatter", "seen")
+    own = SufficientStatistics(**{name: problem.arguments[name] for name in names})
+    return laplace_evidence(own, model.latent_dim) if own.complete else None
 
 
 def _loo_row(found: Fit) -> dict[str, float]:
     from ppl_lvm.ranking import loo
 
+    if found.is_point:
+        raise ValueError(
+            f"loo: {type(found.engine).__name__} gives points, which leave-one-out cannot score; use an engine "
+            "with draws, such as NUTS()."
+        )
     result = loo(found)
     return {"elpd_loo": float(result.elpd), "se": float(result.se)}
 
