@@ -147,8 +147,8 @@ def _loo_row(found: Fit) -> dict[str, float]:
 
     if found.is_point:
         raise ValueError(
-            f"loo: {type(found.engine).__name__} gives points, which leave-one-out cannot score; use an engine "
-            "with draws, such as NUTS()."
+            f"loo: {type(found.engine).__name__} gives points, which leave-one-out cannot score; use an "
+            "engine with draws, such as NUTS()."
         )
     result = loo(found)
     return {"elpd_loo": float(result.elpd), "se": float(result.se)}
