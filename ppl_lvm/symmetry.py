@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -95,17 +96,48 @@ def _turned(fit: Fit, reference: Reference | None) -> Fit:
     sites = sorted(s for s in names if s is not None and s in own)
     if fit.is_point:
         values = {k: np.asarray(own[k])[None] for k in sites}
-    else:
-        values = flat_draws(own[sites])
-    if reference is None:
-        sds = rotation.column_sds(values, found)
-        pivot = 0 if fit.is_point else relabel.pivot_of(fit)
-        mean = rotation.find_reference(values[found.by] / sds[:, None], found.kind, pivot)
-        reference = Reference(None, mean * sds[:, None], sds)
-    turned = settle_values(fit.model, values, Reference(None, reference.loadings, reference.sds))
-    if fit.is_point:
-        return dataclasses.replace(fit, params={**fit.params, **{k: v[0] for k, v in turned.items()}})
+        make = functools.partial(_turned_values, fit.model, values, reference, 0)
+        return dataclasses.replace(fit, params=_TurnedPoint(fit.params, make))
+    turned = _turned_values(fit.model, flat_draws(own[sites]), reference, relabel.pivot_of(fit))
     shape = (own.sizes["chain"], own.sizes["draw"])
     new = own.assign({k: (own[k].dims, v.reshape(*shape, *v.shape[1:])) for k, v in turned.items()})
     new.attrs = {**own.attrs, "rotated": f"{found.kind} turns to the mean (Procrustes)"}
     return dataclasses.replace(fit, draws=new)
+
+
+def _turned_values(
+    model: AbstractModel, values: Values, reference: Reference | None, pivot: int
+) -> dict[str, np.ndarray]:
+    """Values (s, ...) turned to a reference, or to their own mean in the conventional orientation."""
+    found: Any = model.rotation
+    if reference is None:
+        sds = rotation.column_sds(values, found)
+        mean = rotation.find_reference(values[found.by] / sds[:, None], found.kind, pivot)
+        reference = Reference(None, mean * sds[:, None], sds)
+    return settle_values(model, values, Reference(None, reference.loadings, reference.sds))
+
+
+class _TurnedPoint(Mapping[str, np.ndarray]):
+    """A point's values, turned when they are first read: varimax can take longer than the fit itself."""
+
+    def __init__(self, values: Values, make: Callable[[], dict[str, np.ndarray]]) -> None:
+        self._values, self._make = values, make
+        self._done = False
+
+    def _read(self) -> Values:
+        if not self._done:
+            self._values = {**self._values, **{k: v[0] for k, v in self._make().items()}}
+            self._done = True
+        return self._values
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(dict(self._read()))
