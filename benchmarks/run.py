@@ -20,8 +20,16 @@ JOBS = {
     "nuts_float64": ["nuts.py", "--dtype", "float64", "--pyro"],
     "nuts_float32": ["nuts.py", "--dtype", "float32"],
     "em": ["em.py"],
+    "factor": ["factor.py", "--nuts"],
+    "hmm_float64": ["hmm.py"],
+    "hmm_nuts": ["hmm_nuts.py"],
 }
-QUICK = {"nuts_float64": ["nuts.py", "--dtype", "float64", "--rounds", "1"], "em": ["em.py", "--runs", "1"]}
+QUICK = {
+    "nuts_float64": ["nuts.py", "--dtype", "float64", "--rounds", "1"],
+    "em": ["em.py", "--runs", "1"],
+    "factor": ["factor.py", "--runs", "3"],
+    "hmm_float64": ["hmm.py"],
+}
 
 
 def main() -> int:

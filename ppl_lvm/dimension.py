@@ -32,10 +32,11 @@ class DimensionChoice:
     ----------
     table
         A row per dimension: ``log_likelihood`` (nats), ``num_parameters``, ``aic``, ``bic``, and where they
-        were asked for or exist ``laplace_evidence`` (nats), ``elpd_loo`` (nats), its error ``se``.
+        were asked for or exist ``laplace_evidence`` (nats, up to a constant that all rows share), ``elpd_loo``
+        (nats) with its standard error ``se``, and its difference from the best, ``elpd_diff``, with the standard error ``dse`` of the paired terms.
     best
-        The dimension that each criterion prefers, by its column; for ``elpd_loo`` the smallest one within one
-        standard error of the best; ``ard`` is the number of columns that stay.
+        The dimension that each criterion prefers, by its column; for ``elpd_loo`` the smallest one whose
+        difference from the best is within its standard error; ``ard`` is the number of columns that stay.
     eigenvalues
         Of the sample covariance, descending, (d,): the scree.
     fits
@@ -98,13 +99,14 @@ def choose_dimension(
     settings: dict[str, Any] = {"seed": seed, "progress": progress}
     fits = {q: fit(dataclasses.replace(model, latent_dim=q), data, EM(), **settings) for q in wanted}
     rows = {q: _row(found) for q, found in fits.items()}
+    scores: dict[int, np.ndarray] = {}
     if loo is not None:
         for q in wanted:
-            rows[q] |= _loo_row(fit(dataclasses.replace(model, latent_dim=q), data, loo, **settings))
+            scores[q] = _loo(fit(dataclasses.replace(model, latent_dim=q), data, loo, **settings))
     found = None
     if ard is not None:
         found = fit(dataclasses.replace(model, latent_dim=max(wanted), ard=True), data, ard, **settings)
-    return _choice(rows, fits, found)
+    return _choice(rows, fits, scores, found)
 
 
 def _check(model: Any, dims: Iterable[int]) -> list[int]:
@@ -142,7 +144,8 @@ def _laplace_evidence(found: Fit) -> float | None:
     return laplace_evidence(own, model.latent_dim) if own.complete else None
 
 
-def _loo_row(found: Fit) -> dict[str, float]:
+def _loo(found: Fit) -> np.ndarray:
+    """Leave-one-out log predictive densities of the rows, (n,)."""
     from ppl_lvm.ranking import loo
 
     if found.is_point:
@@ -150,11 +153,26 @@ def _loo_row(found: Fit) -> dict[str, float]:
             f"loo: {type(found.engine).__name__} gives points, which leave-one-out cannot score; use an "
             "engine with draws, such as NUTS()."
         )
-    result = loo(found)
-    return {"elpd_loo": float(result.elpd), "se": float(result.se)}
+    return np.asarray(loo(found).elpd_i, dtype=float).ravel()
 
 
-def _choice(rows: dict[int, dict[str, float]], fits: dict[int, Fit], ard: Fit | None) -> DimensionChoice:
+def _add_loo(table: pd.DataFrame, scores: Mapping[int, np.ndarray]) -> int:
+    """Columns of LOO, and the smallest dimension whose distance from the best is within its own error."""
+    table["elpd_loo"] = {q: float(own.sum()) for q, own in scores.items()}
+    top = scores[int(table["elpd_loo"].idxmax())]
+    root = np.sqrt(len(top))
+    table["se"] = {q: float(root * own.std(ddof=1)) for q, own in scores.items()}
+    table["elpd_diff"] = {q: float((own - top).sum()) for q, own in scores.items()}
+    table["dse"] = {q: float(root * (own - top).std(ddof=1)) for q, own in scores.items()}
+    return int(table.index[-table["elpd_diff"] <= table["dse"]].min())
+
+
+def _choice(
+    rows: dict[int, dict[str, float]],
+    fits: dict[int, Fit],
+    scores: Mapping[int, np.ndarray],
+    ard: Fit | None,
+) -> DimensionChoice:
     import pandas as pd
 
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -162,10 +180,8 @@ def _choice(rows: dict[int, dict[str, float]], fits: dict[int, Fit], ard: Fit | 
     best = {name: int(table[name].idxmin()) for name in ("aic", "bic")}
     if "laplace_evidence" in table:
         best["laplace_evidence"] = int(table["laplace_evidence"].idxmax())
-    if "elpd_loo" in table:
-        top = table["elpd_loo"].idxmax()
-        near = table.index[table["elpd_loo"] >= table.loc[top, "elpd_loo"] - table.loc[top, "se"]]
-        best["elpd_loo"] = int(near.min())
+    if scores:
+        best["elpd_loo"] = _add_loo(table, scores)
     if ard is not None:
         best["ard"] = active_columns(ard)
     return DimensionChoice(table, best, _eigenvalues(fits), fits, ard)

@@ -60,6 +60,8 @@ def plot_loadings(fit: Fit, *, prob: float = 0.89) -> Figure:
 
 def _write_numbers(axes: Any, values: np.ndarray, clear: np.ndarray | None, top: float) -> None:
     for (f, k), value in np.ndenumerate(values):
+        if value == 0.0:
+            continue  # fixed by a mask
         bold = clear is not None and clear[f, k]
         axes.text(
             k,
@@ -135,6 +137,8 @@ def plot_latents(fit: Fit, data: Any = None, *, labels: Any = None, dims: tuple[
     for c in known:
         own = classes == c
         if not many:
+            ends = [np.column_stack([x[own] + sign * sx[own], y[own] + sign * sy[own]]) for sign in (-1, 1)]
+            axes.update_datalim(np.concatenate(ends))  # autoscale sees the centres of ellipses only
             axes.add_collection(_ellipses(axes, x[own], y[own], sx[own], sy[own], look[c].color))
         axes.scatter(
             x[own], y[own], s=6 if many else 16, color=look[c].color, marker=look[c].marker, linewidths=0

@@ -94,7 +94,8 @@ def _draw(
     lower.stackplot(
         time, *proba.T, colors=[look[j].color for j in range(k)], edgecolor=FAINT, linewidth=0.2, step="mid"
     )
-    lower.set(xlabel="time", ylabel="probability", ylim=(0, 1), xlim=(time[0], time[-1]))
+    lower.set(xlabel="time", ylabel="probability", ylim=(0, 1))
+    lower.margins(x=0.01)
     return figure
 
 
