@@ -30,7 +30,7 @@ import numpy as np
 
 from ppl_lvm.comparison_table import comparison_table, overview_table
 from ppl_lvm.diagnostics import moments, quantities
-from ppl_lvm.ranking import same_data
+from ppl_lvm.ranking import same_inputs
 from ppl_lvm.result import Fit
 from ppl_lvm.symmetry import Reference, reference_of, settle_to
 from ppl_lvm.verdicts import MAX_BIAS, MAX_LOG_RATIO, Verdict, judge
@@ -145,10 +145,9 @@ def _check_same(first_name: str, first: Fit, name: str, fit: Fit) -> None:
             f"fits: {first_name!r} is of {mine} and {name!r} of {other}; compare takes one model (use "
             "lvm.rank for different ones)."
         )
-    if first.problem is not None and fit.problem is not None:
-        ours, theirs = first.problem.data.values, fit.problem.data.values
-        if set(ours) != set(theirs) or not all(same_data(ours[k], theirs[k]) for k in ours):
-            raise ValueError(f"fits: {first_name!r} and {name!r} were fitted to different data.")
+    known = first.problem is not None and fit.problem is not None
+    if known and not same_inputs(first.problem, fit.problem):  # type: ignore[arg-type]  # neither is None
+        raise ValueError(f"fits: {first_name!r} and {name!r} were fitted to different data.")
     if not first.model.same_as(fit.model):
         raise ValueError(
             f"fits: {first_name!r} and {name!r} are both of {mine}, but with another prior or function; "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ppl_lvm.core import AbstractModel, Program, Site, as_model
+from ppl_lvm.core import AbstractModel, Array, Program, Rotation, Site, Values, as_model
 from ppl_lvm.data import Data
 from ppl_lvm.result import Fit
 
@@ -28,7 +29,11 @@ def condition(model: Any, given: Fit | Mapping[str, Any]) -> Conditioned:
     base = as_model(model)
     if isinstance(given, Fit):
         values = {k: np.asarray(v) for k, v in given.params.items()}
-        return Conditioned(base, {}, values) if not given.is_point else Conditioned(base, values, {})
+        if not given.is_point:
+            return Conditioned(base, {}, values)
+        known = given.problem.sites if given.problem is not None else {}
+        derived = {name for name, site in known.items() if site.kind == "deterministic"}
+        return Conditioned(base, {k: v for k, v in values.items() if k not in derived}, {})
     if not isinstance(given, Mapping):
         raise TypeError(f"given: expected a Fit or values by site name, got {type(given).__name__}.")
     values = {str(k): np.asarray(v, dtype=float) for k, v in given.items()}
@@ -92,8 +97,67 @@ class Conditioned(AbstractModel):
         for name, value in self.sites.items():
             if name not in latent:
                 raise ValueError(f"given: no latent site {name!r}; the model has {sorted(latent)}.")
+            if latent[name].discrete:
+                raise ValueError(
+                    f"given: {name!r} is discrete; hold continuous sites, or observe it as data."
+                )
             if value.shape != latent[name].shape:
                 raise ValueError(f"given: {name!r} has shape {value.shape}, expected {latent[name].shape}.")
+            if not _in_support(latent[name].constraint, value):
+                raise ValueError(
+                    f"given: {name!r} has values outside its support ({latent[name].support}); correct them."
+                )
+
+    # ---- what the base model can do, at the held values ----
+
+    @property
+    def exact(self) -> Any | None:
+        return None if self.base.exact is None else HeldExact(self.base.exact, self.sites)
+
+    @property
+    def keep_latents(self) -> bool:
+        return self.base.keep_latents
+
+    @property
+    def internal_sites(self) -> tuple[str, ...]:
+        return self.base.internal_sites
+
+    @property
+    def label_axes(self) -> Mapping[str, tuple[int, ...]] | None:
+        """Axes of the free sites; None where a held value breaks the symmetry."""
+        axes = self.base.label_axes
+        if not axes or not all(_symmetric(v, axes[n]) for n, v in self.sites.items() if n in axes):
+            return None
+        return {n: a for n, a in axes.items() if n not in self.sites} or None
+
+    @property
+    def label_note(self) -> str:
+        if self.base.label_axes and self.label_axes is None:
+            return "of one order of the labels, which the held values do not all tell apart"
+        return self.base.label_note
+
+    def label_features(self, values: Values) -> Array:
+        return self.base.label_features(_with_held(values, self.sites))
+
+    @property
+    def rotation(self) -> Rotation | None:
+        found = self.base.rotation
+        turned = {*self.internal_sites} | ({*found.axes, *found.permuted} if found is not None else set())
+        return None if turned & set(self.sites) else found
+
+    @property
+    def invariants(self) -> Any | None:
+        own = self.base.invariants
+        return None if own is None else lambda values: own(_with_held(values, self.sites))
+
+    def num_data(self, data: Data) -> int | None:
+        return self.base.num_data(data)
+
+    def observations(self, data: Data) -> dict[str, Array] | None:
+        return self.base.observations(data)
+
+    def fingerprint(self, data: Data) -> dict[str, Array] | None:
+        return self.base.fingerprint(data)
 
     def describe(self) -> str:
         held = sorted(self.sites) or "the params of a fit"
@@ -107,6 +171,60 @@ class Conditioned(AbstractModel):
 
     def arguments(self, data: Data) -> dict[str, Any]:
         return self.base.arguments(data)
+
+
+_OF_DATA = ("initial_values", "sample_size")
+_OF_ALL_SITES = ("log_prior", "log_joint", "em", "num_parameters")  # another thing once sites are held
+
+
+@dataclass(frozen=True)
+class HeldExact:
+    """A model's closed forms with held sites put beside the values that they are given."""
+
+    base: Any
+    sites: Mapping[str, np.ndarray]
+
+    def __getattr__(self, name: str) -> Any:
+        hidden = name.startswith("__") or (name in _OF_ALL_SITES and self.sites)
+        found = None if hidden else getattr(self.base, name, None)
+        if found is None:
+            raise AttributeError(f"{name} is not known of a model with held sites")
+        if name == "initial_values":
+            return lambda data, rng: {k: v for k, v in found(data, rng).items() if k not in self.sites}
+        if name in _OF_DATA or not callable(found):
+            return found
+
+        def at_held(values: Values, *rest: Any, **options: Any) -> Any:
+            return found(_with_held(values, self.sites), *rest, **options)
+
+        return functools.wraps(found)(at_held)
+
+
+def _with_held(values: Values, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Values (s, ...) and the held ones, the same at every draw."""
+    size = len(next(iter(values.values()))) if values else 1
+    held = {k: np.broadcast_to(v, (size, *v.shape)) for k, v in sites.items()}
+    return {**values, **held}
+
+
+def _symmetric(value: np.ndarray, axes: tuple[int, ...]) -> bool:
+    """Whether exchanging any two labels leaves the value as it is."""
+    size = value.shape[axes[0]]
+    for j in range(1, size):
+        order = np.arange(size)
+        order[[0, j]] = j, 0
+        moved = value
+        for axis in axes:
+            moved = np.take(moved, order, axis=axis)
+        if not np.allclose(moved, value, rtol=1e-12, atol=0.0):
+            return False
+    return True
+
+
+def _in_support(constraint: Any, value: np.ndarray) -> bool:
+    import torch
+
+    return constraint is None or bool(constraint.check(torch.from_numpy(np.array(value))).all())
 
 
 def _condition_pyro(model: Any, sites: Mapping[str, np.ndarray]) -> Any:

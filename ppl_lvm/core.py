@@ -183,6 +183,15 @@ class AbstractModel(ABC):
         """Observed values by site, NaN where missing; None takes them from the program's own sites."""
         return None
 
+    def fingerprint(self, data: Data) -> dict[str, Array] | None:
+        """Arrays that tell data sets apart where data may come as statistics; None: the values themselves."""
+        return None
+
+    @property
+    def label_note(self) -> str:
+        """What a bound or estimate of the evidence must say of its labels, where they are not symmetric."""
+        return ""
+
     @property
     def invariants(self) -> Callable[[Values], dict[str, Array]] | None:
         """Quantities that the model's symmetries leave alone, as a function of values by site."""

@@ -32,8 +32,9 @@ class DimensionChoice:
     ----------
     table
         A row per dimension: ``log_likelihood`` (nats), ``num_parameters``, ``aic``, ``bic``, and where they
-        were asked for or exist ``laplace_evidence`` (nats, up to a constant that all rows share), ``elpd_loo``
-        (nats) with its standard error ``se``, and its difference from the best, ``elpd_diff``, with the standard error ``dse`` of the paired terms.
+        were asked for or exist ``laplace_evidence`` (nats, up to a constant that all rows share),
+        ``elpd_loo`` (nats) with its standard error ``se``, and its difference from the best, ``elpd_diff``,
+        with the standard error ``dse`` of the paired terms.
     best
         The dimension that each criterion prefers, by its column; for ``elpd_loo`` the smallest one whose
         difference from the best is within its standard error; ``ard`` is the number of columns that stay.
@@ -96,6 +97,7 @@ def choose_dimension(
     from ppl_lvm.fitting import fit
 
     wanted = _check(model, dims)
+    data = dataclasses.replace(model, latent_dim=wanted[0]).bind(data)  # once: it may be an iterator
     settings: dict[str, Any] = {"seed": seed, "progress": progress}
     fits = {q: fit(dataclasses.replace(model, latent_dim=q), data, EM(), **settings) for q in wanted}
     rows = {q: _row(found) for q, found in fits.items()}
@@ -114,10 +116,15 @@ def _check(model: Any, dims: Iterable[int]) -> list[int]:
         raise TypeError(
             f"model: expected one with a latent_dim, such as models.PPCA(latent_dim=2), got {model!r}."
         )
-    wanted = sorted({int(q) for q in dims})
-    if not wanted:
-        raise ValueError("dims: expected at least one dimension, such as range(1, 6).")
-    return wanted
+    named = [name for name in ("mask", "anchors") if getattr(model, name, None) is not None]
+    if named:
+        raise ValueError(f"model: {named[0]} belongs to one latent_dim; leave it out to compare several.")
+    if getattr(model, "scale", None) == 0:
+        raise ValueError("model: scale=0.0 has no density to compare dimensions by; leave it out.")
+    wanted = list(dims) if isinstance(dims, Iterable) and not isinstance(dims, str) else []
+    if not wanted or any(isinstance(q, bool) or not isinstance(q, (int, np.integer)) for q in wanted):
+        raise ValueError(f"dims: expected whole numbers, such as range(1, 6), got {dims!r}.")
+    return sorted({int(q) for q in wanted})
 
 
 def _row(found: Fit) -> dict[str, float]:
@@ -139,9 +146,9 @@ def _laplace_evidence(found: Fit) -> float | None:
     model, problem = found.model, found.problem
     if not isinstance(model, PPCA) or model.scale is not None or problem is None:
         return None
-    names = ("count", "mean", "scatter", "seen")
-    own = SufficientStatistics(**{name: problem.arguments[name] for name in names})
-    return laplace_evidence(own, model.latent_dim) if own.complete else None
+    arrays = model.fingerprint(problem.data)
+    own = SufficientStatistics(**arrays) if arrays is not None else None
+    return laplace_evidence(own, model.latent_dim) if own is not None and own.complete else None
 
 
 def _loo(found: Fit) -> np.ndarray:
@@ -196,9 +203,10 @@ def active_columns(fit: Fit) -> int:
 def _eigenvalues(fits: Mapping[int, Fit]) -> np.ndarray:
     """Of the sample covariance; with missing entries, of the covariance that the largest model implies."""
     found = fits[max(fits)]
-    arguments: Any = found.problem.arguments  # type: ignore[union-attr]  # a fresh fit has its problem
-    if len(arguments["count"]) == 1:
-        covariance = arguments["scatter"][0] / arguments["count"][0]
+    problem: Any = found.problem
+    own = problem.model.fingerprint(problem.data)
+    if len(own["count"]) == 1:
+        covariance = own["scatter"][0] / own["count"][0]
     else:
         loadings, scale = found.params["loadings"], found.params["scale"]
         covariance = loadings @ loadings.T + np.eye(len(loadings)) * scale**2

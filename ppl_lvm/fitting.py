@@ -151,7 +151,8 @@ def _assemble(
     dims: Mapping[str, Sequence[str]],
     coords: Mapping[str, Any],
 ) -> Problem:
-    plate, counted = _data_plate(model, sites), model.num_data(data)
+    counted = model.num_data(data)
+    plate = model.data_plate if counted is not None else _data_plate(model, sites)
     inside = {n for n, s in sites.items() if any(p.name == plate for p in s.plates)}
     sites = {n: dataclasses.replace(s, local=n in inside) for n, s in sites.items()}
     size = next((p.size for s in sites.values() for p in s.plates if p.name == plate), counted)
@@ -179,7 +180,7 @@ def _data_plate(model: AbstractModel, sites: Mapping[str, Site]) -> str | None:
     observed = [s for s in observed if not s.is_factor] or [s for s in observed if s.plates]
     known = {p.name for s in sites.values() for p in s.plates}
     if model.data_plate is not None:
-        if model.data_plate not in known and model.to_settings() is None:
+        if model.data_plate not in known:
             raise ValueError(f"data_plate: no plate {model.data_plate!r}; the plates are {sorted(known)}.")
         return model.data_plate
     if not observed:

@@ -139,7 +139,9 @@ def check(
     def apply(values: Mapping[str, np.ndarray]) -> float:
         out = np.asarray(statistic(values[names[0]] if len(names) == 1 else values), dtype=float)
         if out.shape != () or not np.isfinite(out):
-            raise ValueError(f"statistic: expected one finite number, got {out!r}.")
+            missing = any(np.isnan(v).any() for v in observed.values() if v.dtype.kind == "f")
+            hint = " The data have missing entries (NaN): use np.nanmean and the like." if missing else ""
+            raise ValueError(f"statistic: expected one finite number, got {out!r}.{hint}")
         return float(out)
 
     own = apply(observed)
@@ -304,13 +306,15 @@ def forecast(fit: Fit, data: Any, *, steps: int, num_draws: int, seed: int) -> x
     drawn = exact(values, problem.arguments, int(steps), _rng(seed, 9))
     dims = {k: (problem.data_plate, "step", "feature")[: np.ndim(v) - 1] for k, v in drawn.items()}
     arrays = {k: np.asarray(v)[None] for k, v in drawn.items()}
-    return chain_dataset(None, arrays, kind="independent", event_dims=dims)
+    return chain_dataset(problem, arrays, kind="independent", event_dims=dims)
 
 
 def online_filter(fit: Fit) -> Any:
     """The model's filter of one observation at a time, at the fit's draws."""
     exact = _capability(fit, "filter", "has no order in time to filter along")
-    return exact(_global_values(fit))
+    found = exact(_global_values(fit))
+    found.columns = fit.meta.get("columns")
+    return found
 
 
 def state_means(fit: Fit) -> np.ndarray:
@@ -451,9 +455,15 @@ def problem_at(fit: Fit, data: Any) -> Problem:
 
 
 def _in_order(fit: Fit, data: Any) -> Any:
-    """A frame's columns in the order of the fit's, found by name."""
+    """Columns of frames, by themselves, in a mapping or in a list, in the order of the fit's, by name."""
     columns = fit.meta.get("columns")
-    if columns is None or not is_dataframe(data):
+    if columns is None:
+        return data
+    if isinstance(data, Mapping):
+        return {k: _in_order(fit, v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)) and any(is_dataframe(v) for v in data):
+        return [_in_order(fit, v) for v in data]
+    if not is_dataframe(data):
         return data
     names = [str(c) for c in data.columns]
     if names == columns:

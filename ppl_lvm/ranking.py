@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_lvm.core import Problem
 from ppl_lvm.predictive import observed_values
 from ppl_lvm.result import Fit
 
@@ -65,17 +66,41 @@ def _check_data(fits: Mapping[str, Fit]) -> None:
 
 
 def _check_values(fits: Mapping[str, Fit]) -> None:
-    seen = {name: observed_values(fit.problem) for name, fit in fits.items() if fit.problem is not None}
-    for (a, first), (b, second) in itertools.combinations(seen.items(), 2):
-        for site in set(first) & set(second):
-            if not same_data(first[site], second[site]):
-                raise ValueError(f"fits: {a!r} and {b!r} were fitted to different data (site {site!r}).")
+    with_data = [(name, fit) for name, fit in fits.items() if fit.problem is not None]
+    for (a, first), (b, second) in itertools.combinations(with_data, 2):
+        if not same_data(first.problem, second.problem):  # type: ignore[arg-type]  # those with a problem
+            raise ValueError(f"fits: {a!r} and {b!r} were fitted to different data.")
 
 
-def same_data(a: Any, b: Any) -> bool:
-    """Whether two values of data are equal, missing entries (NaN) at the same places."""
-    a, b = np.asarray(a), np.asarray(b)
-    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f" and b.dtype.kind == "f")
+def same_data(first: Problem, second: Problem) -> bool:
+    """Whether two problems hold the same observations, missing entries (NaN) at the same places."""
+    known = _same_statistics(first, second)
+    if known is not None:
+        return known
+    mine, other = observed_values(first), observed_values(second)
+    return all(_equal(mine[site], other[site]) for site in set(mine) & set(other))
+
+
+def same_inputs(first: Problem, second: Problem) -> bool:
+    """Whether two problems of one model hold the same data, arguments that are not observed included."""
+    known = _same_statistics(first, second)
+    if known is not None:
+        return known
+    mine, other = first.data.values, second.data.values
+    return set(mine) == set(other) and all(_equal(np.asarray(mine[k]), np.asarray(other[k])) for k in mine)
+
+
+def _same_statistics(first: Problem, second: Problem) -> bool | None:
+    """By the models' fingerprints, up to the rounding of how sums were taken; None where one has none."""
+    a, b = (p.model.fingerprint(p.data) for p in (first, second))
+    if a is None or b is None:
+        return None
+    return all(np.shape(a[k]) == np.shape(b[k]) and np.allclose(a[k], b[k], rtol=1e-8) for k in a)
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    floats = a.dtype.kind == "f" and b.dtype.kind == "f"
+    return np.array_equal(a, b, equal_nan=floats)
 
 
 def _by_loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
@@ -110,6 +135,11 @@ def loo(fit: Fit) -> Any:
         )
     drawn = tree["posterior"].sizes
     used = tree["log_likelihood"].sizes
+    if tree["log_likelihood"].to_dataset()[_only(tree)].shape[-1] < 2:
+        raise ValueError(
+            f"{fit.model.describe()}: there is one datum (one sequence), and leaving it out leaves nothing; "
+            "cut it into several sequences, or use by='heldout'."
+        )
     if drawn["chain"] * drawn["draw"] != used["chain"] * used["draw"]:
         tree["posterior"] = tree["posterior"].isel(draw=slice(0, used["draw"]), chain=slice(0, used["chain"]))
     guide = fit.posterior.attrs.get("draws") == "independent" and fit.sample_stats is not None
@@ -118,6 +148,11 @@ def loo(fit: Fit) -> Any:
         log_p, log_q = stats["log_p"].values.reshape(-1), stats["log_q"].values.reshape(-1)
         return arviz_stats.loo_approximate_posterior(tree, log_p, log_q, pointwise=True)
     return arviz_stats.loo(tree, pointwise=True)
+
+
+def _only(tree: Any) -> str:
+    """The name of the pointwise log likelihood's variable."""
+    return str(next(iter(tree["log_likelihood"].data_vars)))
 
 
 def _by_bic(fits: Mapping[str, Fit]) -> pd.DataFrame:

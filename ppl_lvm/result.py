@@ -104,6 +104,8 @@ class Fit:
     def _point_figures(self, what: str) -> tuple[float, int]:
         if self.log_likelihood is None or self.num_parameters is None:
             raise ValueError(f"{what} is of a maximum-likelihood point; fit with EM, or rank by='loo'.")
+        if not np.isfinite(self.log_likelihood):
+            raise ValueError(f"{what}: {self.model.describe()} has no density, hence no likelihood to score.")
         return self.log_likelihood, self.num_parameters
 
     def summary(self, *, prob: float = 0.89) -> pd.DataFrame:

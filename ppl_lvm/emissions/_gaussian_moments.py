@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +24,24 @@ class Moments:
     scatter: Array
 
 
+_LAST: list[Any] = []  # a weak reference to the last array that cannot change, and its moments
+
+
 def column_moments(x: Array, seen: Array | None) -> tuple[Array, Array]:
-    """Mean and variance (d,) of the observed entries; a constant column gets the mean variance, or 1."""
+    """Mean and variance (d,) of the observed entries; a constant column gets the mean variance, or 1.
+
+    Iterations ask for those of the same array again and again: they are kept for the last one that is
+    read-only.
+    """
+    if x.flags.writeable:
+        return _column_moments(x, seen)
+    if not _LAST or _LAST[0]() is not x or _LAST[1] is not seen:
+        _LAST[:] = [weakref.ref(x), seen, _column_moments(x, seen)]
+    found: tuple[Array, Array] = _LAST[2]
+    return found
+
+
+def _column_moments(x: Array, seen: Array | None) -> tuple[Array, Array]:
     share = np.ones_like(x) if seen is None else seen
     count = np.maximum(share.sum(0), 1.0)
     mean = (x * share).sum(0) / count

@@ -98,7 +98,7 @@ def symmetrised_log_q(
 
     axes = problem.model.label_axes
     if not axes:
-        return log_q, ""
+        return log_q, problem.model.label_note
     k = num_labels(axes, values)
     if math.factorial(k) > most:
         return log_q, f"of one labelling: up to log {k}! = {math.lgamma(k + 1):.1f} nats may be missing"

@@ -163,6 +163,11 @@ class SVI(Engine):
             return "batch_size needs a data plate: put the observed sites in a pyro.plate"
         if size > n:
             return f"batch_size is {size}, but there are only {n} rows"
+        if not problem.batched and problem.model.num_data(problem.data) is not None:
+            return (
+                f"{problem.model.describe()} uses sufficient statistics, so that a step costs the same for "
+                "any number of rows; leave out batch_size"
+            )
         if not problem.batched:
             return "batch_size finds no argument along the data plate; name them in Model(batched=(...))"
         local = [s.name for s in problem.latents(discrete=False) if s.local]

@@ -176,6 +176,10 @@ class FactorModel(AbstractModel):
     def _resolve_prior(self, mean: Array, spread: Array) -> dict[str, Any]:
         """Numbers for the fields that are None, from column means and sds (d,); given ones are checked."""
 
+    def fingerprint(self, data: Data) -> dict[str, Array]:
+        """The sufficient statistics, however the data came."""
+        return statistics_of(data).arrays()
+
     def arguments(self, data: Data) -> dict[str, Any]:
         """The statistics (or x and seen), the place of each column, the prior's numbers; resolved only."""
         statistics = statistics_of(data)

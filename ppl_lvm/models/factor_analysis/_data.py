@@ -85,6 +85,8 @@ def to_rows(raw: Any) -> Array:
         if isinstance(raw, np.ma.MaskedArray):
             masked: Any = raw.astype(float)
             raw = masked.filled(np.nan)
+        if is_dataframe(raw) and all(kind.kind in "fiub" for kind in raw.dtypes):
+            raw = raw.to_numpy(dtype=float, na_value=np.nan)  # pandas' own NA too
         x = to_array("x", raw, allow_nan=True)
         x = np.asarray(x, dtype=np.float64, order="C")
     if x.ndim != 2:

@@ -168,6 +168,12 @@ class FactorExact:
 
     # ---- points ----------------------------------------------------------------------------------
 
+    def sample_size(self, data: Mapping[str, Any]) -> int:
+        """What BIC counts: rows with an observed entry."""
+        if "count" not in data:
+            return int((np.asarray(data["seen"]) > 0).any(1).sum())
+        return int(np.asarray(data["count"])[(np.asarray(data["seen"]) > 0).any(1)].sum())
+
     def num_parameters(self, data: Mapping[str, Any]) -> int:
         """Free parameters for AIC and BIC: turns of the factors do not count, nor do ARD precisions."""
         return self.structure.num_parameters(len(data["place"]))

@@ -59,7 +59,7 @@ class GaussianMixture(AbstractModel):
         ``"full"`` (each component its own), ``"tied"`` (one for all), ``"diag"`` or ``"spherical"``.
     concentration
         Dirichlet concentration of the weights: a positive number, or one per component (the
-        components are then told apart by the prior, and draws are not relabelled).
+        components then differ in the prior, and draws are not relabelled).
     loc_mean, loc_scale
         Prior mean and sd of the component means, per feature (units of the data).
         None: the column means, and twice the column sds.
@@ -194,6 +194,13 @@ class GaussianMixture(AbstractModel):
         if isinstance(self.concentration, tuple) and len(set(self.concentration)) > 1:
             return None
         return self.exact.label_axes if self.num_components > 1 else None
+
+    @property
+    def label_note(self) -> str:
+        """Unequal concentrations shift the masses of the k! orders of the components, and remove none."""
+        if self.num_components == 1 or self.label_axes is not None:
+            return ""
+        return f"of one order of the components: up to log {self.num_components}! nats may lie in the others"
 
     def label_features(self, values: Values) -> Array:
         """Coordinates (..., k, f) by which components are recognised (see :mod:`ppl_lvm.relabel`)."""

@@ -69,7 +69,7 @@ class HMM(AbstractModel):
         under the transition matrix.
     initial_concentration
         Dirichlet concentration a of the start distribution: a positive number, or one per state
-        (the states are then told apart by the prior, and draws are not relabelled).
+        (the states then differ in the prior, and draws are not relabelled).
     transition_concentration
         Dirichlet concentration c of the rows of the transition matrix: a positive number, or k rows of k.
     sticky
@@ -169,6 +169,13 @@ class HMM(AbstractModel):
             return None
         axes = {name: (0,) for name, site in self._table.items() if site.per_state}
         return axes | {"transition": (0, 1)}
+
+    @property
+    def label_note(self) -> str:
+        """Unequal concentrations shift the masses of the k! orders of the states, and remove none."""
+        if self.num_states == 1 or self.label_axes is not None:
+            return ""
+        return f"of one order of the states: up to log {self.num_states}! nats may lie in the others"
 
     def label_features(self, values: Values) -> Array:
         """Coordinates (..., k, f) that recognise states: the emission's and the log odds of staying."""

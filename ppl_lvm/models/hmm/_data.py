@@ -81,10 +81,16 @@ def _is_list_of_sequences(raw: Any) -> bool:
     """A list of arrays or frames, or of lists of different lengths; a rectangular one is one array."""
     if not isinstance(raw, (list, tuple)) or not raw:
         return False
-    if any(isinstance(v, np.ndarray) or hasattr(v, "detach") or is_dataframe(v) for v in raw):
+    if any(isinstance(v, np.ndarray) or hasattr(v, "detach") or hasattr(v, "to_numpy") for v in raw):
         return any(np.ndim(v) for v in raw)
-    nested = all(isinstance(v, (list, tuple)) for v in raw)
-    return nested and len({len(v) for v in raw}) > 1
+    if not all(isinstance(v, (list, tuple)) for v in raw):
+        return False
+    if len(raw) > 1 and len({len(v) for v in raw}) == 1 and np.ndim(raw[0][:1]) == 1 and len(raw[0]) > 1:
+        raise ValueError(
+            "x: lists of equal length may be the rows of one sequence, or several sequences; pass "
+            "np.array(x) for one sequence, [np.array(s) for s in x] for several."
+        )
+    return len({len(v) for v in raw}) > 1
 
 
 def _from_list(raw: Any) -> Sequences:
@@ -126,6 +132,8 @@ def _labels(raw: Any) -> tuple[list[str] | None, Any | None]:
 def _numbers(name: str, raw: Any) -> Array:
     if hasattr(raw, "detach"):  # a torch tensor
         raw = raw.detach().cpu().numpy()
+    if hasattr(raw, "to_numpy"):  # a frame or a series, pandas' own NA too
+        raw = raw.to_numpy(dtype=float, na_value=np.nan)
     array = np.array(to_array(name, raw, allow_nan=True), dtype=np.float64, order="C")
     if np.isinf(array).any():
         where = tuple(int(i) for i in np.argwhere(np.isinf(array))[0])

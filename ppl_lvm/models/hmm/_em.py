@@ -157,6 +157,8 @@ class _Search:
             inside = rows.valid.ravel()
             self.x = np.asfortranarray(rows.x[inside])
             self.seen = None if rows.seen is None else np.asfortranarray(rows.seen[inside])
+        self.x = self.x.view()
+        self.x.flags.writeable = False  # moments of what cannot change are computed once
 
     def run(
         self, values: dict[str, Array], tol: float, max_iter: int, number: int, progress: Progress | None

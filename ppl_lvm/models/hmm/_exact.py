@@ -178,8 +178,11 @@ class HMMExact:
         return starting_point(self.num_states, self.emission, self.initial, data, rng, 0)
 
     def sample_size(self, data: Mapping[str, Any]) -> int:
-        """What BIC counts: steps of all sequences (Zucchini, MacDonald and Langrock 2016, section 6.1)."""
-        return int(np.sum(data["lengths"]))
+        """What BIC counts: observed steps (Zucchini, MacDonald and Langrock 2016, section 6.1)."""
+        inside = np.arange(np.shape(data["x"])[1]) < np.asarray(data["lengths"])[:, None]
+        if data.get("seen") is not None:
+            inside = inside & (np.asarray(data["seen"]) > 0).any(-1)
+        return int(inside.sum())
 
     def num_parameters(self, data: Mapping[str, Any]) -> int:
         """Free parameters, for AIC and BIC: k - 1 (only if free), k (k - 1) and the emission's."""

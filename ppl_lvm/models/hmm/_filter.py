@@ -46,6 +46,7 @@ class Filter:
         self._params, self._emission = dict(params), emission
         self._log_likelihood = np.zeros(len(start))
         self._num_columns: int | None = None
+        self.columns: list[str] | None = None  # names by which the entries of a pandas Series are found
         self.num_steps = 0
 
     def update(self, x: Any) -> Array:
@@ -56,6 +57,11 @@ class Filter:
         ValueError
             If the row has another number of columns, or values outside the emission's support.
         """
+        if self.columns is not None and hasattr(x, "index") and hasattr(x, "to_numpy"):
+            names = [str(name) for name in x.index]
+            if sorted(names) != sorted(self.columns):
+                raise ValueError(f"x: expected the columns {self.columns} of the fit, got {names}.")
+            x = x.iloc[[names.index(name) for name in self.columns]].to_numpy(dtype=float)
         log_joint = self._log_ahead + self._log_densities(x)
         total = log_sum_exp(log_joint, 1)
         if not np.isfinite(total).any():

@@ -54,7 +54,7 @@ class Mixture(AbstractModel):
         The distribution of a row given its component, such as ``emissions.Poisson()``.
     concentration
         Dirichlet concentration of the weights: a positive number, or one per component (the components
-        are then told apart by the prior, and draws are not relabelled).
+        then differ in the prior, and draws are not relabelled).
     keep_latents
         Whether ``Fit.posterior`` also holds draws of ``assignment``.
     num_columns
@@ -149,6 +149,13 @@ class Mixture(AbstractModel):
             return None
         table = self.emission.sites(self.num_components, self.num_columns or 2)
         return {"weights": (0,), **{name: (0,) for name, site in table.items() if site.per_state}}
+
+    @property
+    def label_note(self) -> str:
+        """Unequal concentrations shift the masses of the k! orders of the components, and remove none."""
+        if self.num_components == 1 or self.label_axes is not None:
+            return ""
+        return f"of one order of the components: up to log {self.num_components}! nats may lie in the others"
 
     def label_features(self, values: Values) -> Array:
         """Coordinates (..., k, f) by which components are recognised (see :mod:`ppl_lvm.relabel`)."""
