@@ -44,7 +44,7 @@ def start_points(problem: Problem, run: Run, density: Density, data: Any, params
 
 
 def curvature_scales(density: Density, point: Any, data: Any, params: Any) -> Any:
-    """Scales (size,) in (0, 1] of the coordinates, 1 / sqrt(curvature) at a point, and 1 where that is less.
+    """Scales (size,) in (0, 1] of the coordinates, 1 / sqrt(|curvature|) at a point, and at most 1.
 
     Warm-up shrinks its mass matrix towards the identity with a weight of about 1e-3 (as Stan does), which is
     no small thing where posterior variances are 1e-6, as with many data. In coordinates divided by these
@@ -63,7 +63,9 @@ def curvature_scales(density: Density, point: Any, data: Any, params: Any) -> An
         moved = origin.copy()
         moved[j] += step
         curvature[j] = (base[j] - float(slope_at(moved, data, params)[1][j])) / step
-    curvature = np.where(np.isfinite(curvature), curvature, 1.0)
+    curvature = np.where(
+        np.isfinite(curvature), np.abs(curvature), 1.0
+    )  # at a saddle, its size is what counts
     return jnp.asarray(1.0 / np.sqrt(np.maximum(curvature, 1.0)), point.dtype)
 
 
