@@ -74,7 +74,7 @@ def global_state() -> State:
         state |= _pyro_state()
     if "jax" in sys.modules:
         state |= {f"jax: {name}": value for name, value in sys.modules["jax"].config.values.items()}
-    if "numpyro" in sys.modules:
+    if {"numpyro.distributions", "numpyro.primitives"} <= set(sys.modules):  # ArviZ 1.x may load a part only
         base = sys.modules["numpyro.distributions"].Distribution
         state["numpyro: validation"] = base._validate_args
         state["numpyro: open handlers"] = len(sys.modules["numpyro.primitives"]._PYRO_STACK)

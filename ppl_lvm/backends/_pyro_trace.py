@@ -50,7 +50,7 @@ class HoldSites(Messenger):
 
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.values:
-            value = torch.as_tensor(np.asarray(self.values[msg["name"]]))
+            value = torch.as_tensor(np.array(self.values[msg["name"]]))
             msg["value"] = value.to(torch.get_default_dtype())
             msg["is_observed"] = True
             msg["mask"] = False
