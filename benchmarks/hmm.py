@@ -114,7 +114,10 @@ def dynamax_calls(workload: Mapping[str, np.ndarray], x: Any, dtype: str) -> dic
         emission_means=jnp.asarray(workload["loc"], dtype),
         emission_scale_diags=jnp.asarray(workload["scale"], dtype),
     )
-    total = lambda p, x: jax.vmap(lambda one: model.marginal_log_prob(p, one))(x).sum()  # noqa: E731
+
+    def total(p: Any, x: Any) -> Any:
+        return jax.vmap(lambda one: model.marginal_log_prob(p, one))(x).sum()
+
     value, slope = jax.jit(total), jax.jit(jax.value_and_grad(total))
     return {"dynamax ll": lambda: value(params, x), "dynamax grad": lambda: slope(params, x)}
 

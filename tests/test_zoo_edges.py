@@ -162,6 +162,13 @@ def test_statistics_of_other_data_are_other_data(frame: pd.DataFrame) -> None:
         lvm.rank(fits, by="bic")
 
 
+def test_data_in_tiny_units_are_told_apart(frame: pd.DataFrame) -> None:
+    x = 1e-9 * frame.to_numpy()
+    fits = {str(i): lvm.fit(models.PPCA(1), factor * x, EM()) for i, factor in enumerate((1.0, 2.0))}
+    with pytest.raises(ValueError, match="different data"):
+        lvm.rank(fits, by="bic")
+
+
 def test_bic_counts_what_was_observed(frame: pd.DataFrame) -> None:
     counts = np.random.default_rng(2).poisson(np.repeat([2.0, 9.0], 20))[:, None].astype(float)
     longer = np.concatenate([counts, np.full((400, 1), np.nan)])

@@ -80,7 +80,7 @@ class Emission(ABC):
         Hyperparameters (floats, tuples of floats and None) are arguments of the programs. Emissions that
         are equal here share compiled functions.
         """
-        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # subclasses are
         fixed = tuple((k, v) for k, v in named.items() if isinstance(v, (bool, int, str)))
         return type(self).__name__, fixed
 
@@ -159,7 +159,7 @@ class Emission(ABC):
 
     def to_settings(self) -> dict[str, Any]:
         """The class's name and its fields as plain values, from which a saved fit rebuilds it."""
-        return {"emission": type(self).__name__, "settings": dataclasses.asdict(self)}  # type: ignore[call-overload]
+        return {"emission": type(self).__name__, "settings": dataclasses.asdict(self)}  # type: ignore[call-overload]  # as above
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:

@@ -235,5 +235,5 @@ class FactorModel(AbstractModel):
         }
 
     def to_settings(self) -> dict[str, Any]:
-        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # subclasses are
         return {"model": type(self).__name__, "settings": settings}
