@@ -99,7 +99,7 @@ def _same_statistics(first: Problem, second: Problem) -> bool | None:
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal but for rounding of sums of up to 1e8 terms, whatever the units: relative to the largest entry."""
+    """Equal but for the rounding of long sums, relative to the largest entry, whatever the units."""
     return bool(np.abs(a - b).max(initial=0.0) <= 1e-8 * np.abs(a).max(initial=0.0))
 
 
