@@ -41,6 +41,10 @@ _HOME = {
     "NUTS": "engines.nuts",
     "ImportanceSampling": "engines.importance",
     "EM": "engines.em",
+    "translate": "backends.translate",
+    "Translation": "backends.translate",
+    "TranslationError": "backends.translate",
+    "register_rule": "backends.translate",
 }
 _SUBMODULES = ("models", "emissions", "engines", "plots")
 

@@ -355,6 +355,7 @@ class Outcome(enum.Enum):
     MAX_STEPS = "the steps ran out before the stopping rule was met: raise the number of steps"
     DIVERGENT = "some transitions diverged: raise target_accept, or reparametrise the model"
     UNRELIABLE = "the importance weights are too uneven to trust: fit a better proposal"
+    FAILED = "the compiled density disagrees with Pyro's at the draws: do not use them"
     DEGENERATE = "a component collapsed onto few points: fewer components, or a prior (estimate='map')"
 
 
@@ -381,7 +382,8 @@ class Problem:
     """A resolved model bound to data and traced: what an engine is given.
 
     ``arguments`` are the programs' keyword arguments as NumPy arrays at the fit's dtype (or static
-    Python values); ``num_data`` is the size of the data plate, None where there is none.
+    Python values); ``num_data`` is the size of the data plate, None where there is none. ``notes`` is what a
+    backend keeps for the time of one fit (a translation and its check).
     """
 
     model: AbstractModel
@@ -395,6 +397,7 @@ class Problem:
     dims: Mapping[str, tuple[str, ...]]
     coords: Mapping[str, Any]
     batched: tuple[str, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def latents(self, *, discrete: bool | None = None) -> list[Site]:
         return [s for s in self.sites.values() if s.kind == "latent" and discrete in (None, s.discrete)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ppl_lvm.backends.session import random_states_restored, torch_session
-from ppl_lvm.core import AbstractModel, Engine, Problem, Run, Site, as_model
+from ppl_lvm.core import AbstractModel, Engine, Outcome, Problem, Run, Site, Status, as_model
 from ppl_lvm.data import Data, cast, read_only
 from ppl_lvm.progress import wanted
 from ppl_lvm.result import Fit
@@ -74,8 +74,9 @@ def fit(
         with _session(engine.backend_for(problem), int(seed), problem.dtype):
             result = engine.run(problem, run)
         seconds = time.perf_counter() - started
-        result = _finish(result)
+        result = _finish(_checked_at_draws(problem, result))
     meta = {**result.meta, **_meta(problem, result, int(seed)), "wall_seconds": seconds}
+    meta |= {"translation": problem.notes["translation"]} if "translation" in problem.notes else {}
     return dataclasses.replace(result, meta=meta)
 
 
@@ -228,6 +229,27 @@ def _batched(model: AbstractModel, arguments: Mapping[str, Any], size: int | Non
 
 def _session(backend: str, seed: int, dtype: str) -> Any:
     return torch_session(seed, dtype) if backend == "pyro" else contextlib.nullcontext()
+
+
+def _checked_at_draws(problem: Problem, result: Fit) -> Fit:
+    """A translated program is compared with Pyro again where it matters, at draws of the posterior."""
+    if result.backend != "numpyro" or result.draws is None or "translated" not in problem.notes:
+        return result
+    from ppl_lvm.backends.translate import NUM_DRAWS_CHECKED, check_draws
+    from ppl_lvm.result import flat_draws
+
+    names = [s.name for s in problem.latents(discrete=False)]
+    flat = flat_draws(result.draws[names])
+    chosen = np.linspace(0, len(flat[names[0]]) - 1, NUM_DRAWS_CHECKED).astype(int)
+    params = {
+        **{n: result.params[n] for n in problem.params if n in result.params},
+        **problem.model.fixed_params,
+    }
+    found = check_draws(problem, {n: flat[n][chosen] for n in names}, params)
+    if found is None or found.passed:
+        return result
+    figures = {"value_error": found.value_error, "gradient_error": found.gradient_error}
+    return dataclasses.replace(result, status=Status(Outcome.FAILED, figures, (f"the translation {found}",)))
 
 
 def _finish(result: Fit) -> Fit:

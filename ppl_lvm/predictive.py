@@ -390,7 +390,7 @@ def with_deterministic(fit: Fit) -> Fit:
     """The fit with the program's deterministic sites computed at every draw (of the proposal too)."""
     problem = fit.problem
     names = [s.name for s in problem.sites.values() if s.kind == "deterministic"] if problem else []
-    if problem is None or not names:
+    if problem is None or not names or (fit.draws is not None and set(names) <= set(fit.draws.data_vars)):
         return fit
     if fit.draws is None:
         one = {k: np.asarray(v)[None] for k, v in fit.params.items()}

@@ -79,14 +79,19 @@ def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple
 
 
 def density_of(problem: Problem) -> tuple[Density, dict[str, Any]]:
-    """The density of a problem's twin, and the data it is to be evaluated at.
+    """The density of a problem's twin, or of its translated Pyro program, and the data to evaluate it at.
 
     Raises
     ------
     ValueError
-        If the twin's continuous sites or their shapes differ from the Pyro program's.
+        If the twin's continuous sites or their shapes differ from the Pyro program's, or a program without a
+        twin cannot be translated.
     """
     data, statics = split_arguments(problem.arguments)
+    if problem.model.numpyro is None:
+        from ppl_lvm.backends.translate import translated_density
+
+        return translated_density(problem), data
     held = tuple((k, np.asarray(v).tobytes()) for k, v in sorted(problem.model.fixed_params.items()))
     key = (
         "density",

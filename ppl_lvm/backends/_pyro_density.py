@@ -74,6 +74,11 @@ def traced_terms(problem: Problem, trace: Any, *, particles: bool = True, prior:
     ``prior`` leaves out the observed sites: the density of the continuous latents alone.
     """
     trace.compute_log_prob()
+    nodes = _scored(problem, trace, prior)
+    if not any(
+        "_enumerate_dim" in node["infer"] for node in trace.nodes.values() if node["type"] == "sample"
+    ):
+        return _summed_terms(problem, nodes, _plate_sizes(trace), particles)
     trace.pack_tensors()
     symbols, sizes = trace.plate_to_symbol, _plate_sizes(trace)
     single = {symbols[name] for name, size in sizes.items() if size == 1}  # packing drops those
@@ -81,11 +86,7 @@ def traced_terms(problem: Problem, trace: Any, *, particles: bool = True, prior:
     data = symbols.get(problem.data_plate) if problem.data_plate else None
     inside: OrderedDict = OrderedDict()
     outside: OrderedDict = OrderedDict()
-    for name, node in trace.nodes.items():
-        if node["type"] != "sample" or type(node["fn"]).__name__ == "_Subsample":
-            continue
-        if prior and problem.sites[name].kind == "observed":
-            continue
+    for node in nodes:
         ordinal = frozenset(symbols[f.name] for f in node["cond_indep_stack"] if f.vectorized)
         where = inside if data in ordinal else outside
         where.setdefault(ordinal - single, []).append(node["packed"]["log_prob"])
@@ -103,6 +104,48 @@ def traced_terms(problem: Problem, trace: Any, *, particles: bool = True, prior:
     local = local.reshape((*head, sizes[str(problem.data_plate)]))
     rest = _contract(outside, enum_dims, keep).reshape(head) if outside else torch.zeros(head)
     return Terms(rest + local.sum(-1), rest, local)
+
+
+def _scored(problem: Problem, trace: Any, prior: bool) -> list[Any]:
+    """The sample nodes whose densities count."""
+    return [
+        node
+        for name, node in trace.nodes.items()
+        if node["type"] == "sample"
+        and type(node["fn"]).__name__ != "_Subsample"
+        and not (prior and problem.sites[name].kind == "observed")
+    ]
+
+
+def _summed_terms(problem: Problem, nodes: list[Any], sizes: Mapping[str, int], particles: bool) -> Terms:
+    """Where nothing is enumerated, densities are sums; no contraction is needed."""
+    head = (sizes[PARTICLES],) if particles and PARTICLES in sizes else ()
+    n = sizes.get(problem.data_plate) if problem.data_plate else None
+    rest, local = torch.zeros(head), torch.zeros((*head, n or 0))
+    for node in nodes:
+        dims = {f.name: f.dim for f in node["cond_indep_stack"] if f.vectorized}
+        inside = n is not None and problem.data_plate in dims
+        keep = [dims[PARTICLES]] if head else []
+        keep += [dims[problem.data_plate]] if inside else []
+        term = _sum_but(node, keep)
+        if inside:
+            local = local + term
+        else:
+            rest = rest + term
+    return Terms(rest, None, None) if n is None else Terms(rest + local.sum(-1), rest, local)
+
+
+def _sum_but(node: Any, keep: list[int]) -> torch.Tensor:
+    """A node's log density summed over all batch dimensions but ``keep``, which come in that order."""
+    term = node["log_prob"]
+    frames = {f.dim: f.size for f in node["cond_indep_stack"] if f.vectorized}
+    width = max([term.dim(), *(-d for d in frames)])
+    shape = [1] * (width - term.dim()) + list(term.shape)
+    term = term.expand([frames.get(i - width, size) for i, size in enumerate(shape)])
+    if not keep:
+        return term.sum()
+    moved = term.movedim(keep, list(range(len(keep))))
+    return moved.sum(tuple(range(len(keep), width))) if width > len(keep) else moved
 
 
 def _plate_sizes(trace: Any) -> dict[str, int]:

@@ -25,7 +25,10 @@ class Density:
     log_prior
         (z, data, params) -> log density of the latent sites alone.
     sample_prior
-        (key, data, params) -> z, or None for improper priors.
+        (key, data, params) -> z, or None for improper priors, and where only ``draw_prior`` is there.
+    draw_prior
+        (seed, num, params) -> z with a leading axis, on the host at the data at hand (a translated program
+        draws by Pyro), or None.
     constrain, unconstrain
         (z | values, data, params) -> values by site in their supports, and back.
     log_jacobian
@@ -48,11 +51,23 @@ class Density:
     site_jacobians: Callable[[Tree, Tree, Tree], Mapping[str, Any]]
     shapes: Mapping[str, tuple[int, ...]]
     local: tuple[str, ...] = ()
+    draw_prior: Callable[[int, int, Mapping[str, Any]], Tree] | None = None
 
     def total(self, z: Tree, data: Tree, params: Tree) -> Any:
         """The whole log density, a scalar."""
         rest, per_datum = self.log_joint(z, data, params)
         return rest if per_datum is None else rest + per_datum.sum()
+
+    def compile_slope(self) -> Any:
+        """Jitted (flat, data, params) -> (log density or NaN if anything is not finite, gradient)."""
+        import jax
+        import jax.numpy as jnp
+
+        def slope_at(flat: Any, data: Tree, params: Tree) -> Any:
+            value, slope = jax.value_and_grad(lambda f: self.total(self.unflatten(f), data, params))(flat)
+            return jnp.where(jnp.isfinite(value) & jnp.isfinite(slope).all(), value, jnp.nan), slope
+
+        return jax.jit(slope_at)
 
     @property
     def size(self) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ppl_lvm.core import Problem, Run
+
+_LOG = logging.getLogger("ppl_lvm")
 
 
 def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -36,13 +39,25 @@ def check_fraction(field: str, value: Any) -> None:
 
 
 def backend_or_reason(backend: str, problem: Problem) -> str | None:
-    """Why the asked backend cannot run the model."""
-    if backend == "numpyro" and problem.model.numpyro is None:
-        return (
-            f"{problem.model.describe()} has no NumPyro twin: give one with "
-            "lvm.Model(function, numpyro=twin), or use backend='pyro'"
-        )
-    return None
+    """Why the asked backend cannot run the model: on JAX a program without a twin is translated."""
+    if backend != "numpyro" or problem.model.numpyro is not None:
+        return None
+    from ppl_lvm.backends.translate import translation_reason
+
+    return translation_reason(problem)
+
+
+def twin_or_translation(problem: Problem) -> str:
+    """What "auto" means where JAX is faster: NumPyro with a twin or a translation, else Pyro, with a word."""
+    if problem.model.numpyro is not None:
+        return "numpyro"
+    from ppl_lvm.backends.translate import translation_reason
+
+    told = "refused" in problem.notes
+    reason = translation_reason(problem)
+    if reason is not None and not told:
+        _LOG.warning("%s; it runs on Pyro", reason)
+    return "numpyro" if reason is None else "pyro"
 
 
 def no_continuous_latents(engine: str, problem: Problem) -> str | None:

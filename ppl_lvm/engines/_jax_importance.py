@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from ppl_lvm.backends._jax_guides import build_guide, guide_key
 from ppl_lvm.backends._numpyro import cached, density_of
+from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._convergence import symmetrised_log_q
@@ -27,11 +29,9 @@ def weigh(engine: ImportanceSampling, problem: Problem, run: Run, params: dict[s
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
         if isinstance(engine.proposal, str):
-            draw = cached(
-                ("prior", density.key), lambda: jax.jit(jax.vmap(_prior(density), in_axes=(0, None, None)))
-            )
-            keys = jax.random.split(jax.random.key(run.word(20)), engine.num_samples)
-            values, log_p, log_q = draw(keys, data, held)
+            z = _prior_draws(density, run, engine.num_samples, data, params)
+            weigh_at = _mapped(("prior", density.key), _weigh_prior(density))
+            values, log_p, log_q = weigh_at(z, data, held)
             return {k: np.asarray(v) for k, v in values.items()}, np.asarray(log_p), np.asarray(log_q), ""
         fit = engine.proposal
         guide = build_guide(problem, density, fit.engine.guide, {}, jnp.zeros(density.size))
@@ -42,9 +42,24 @@ def weigh(engine: ImportanceSampling, problem: Problem, run: Run, params: dict[s
         return values, log_p, log_q, note
 
 
-def _prior(density: Any) -> Any:
-    def one(key: Any, data: Any, params: Any) -> Any:
-        z = density.sample_prior(key, data, params)
+def _prior_draws(density: Density, run: Run, num: int, data: Any, params: dict[str, np.ndarray]) -> Any:
+    """Unconstrained draws of the prior, leading axis ``num``."""
+    if density.draw_prior is not None:
+        return {k: jnp.asarray(v) for k, v in density.draw_prior(run.word(20), num, params).items()}
+    if density.sample_prior is None:
+        raise ValueError("ImportanceSampling: the prior cannot be drawn from; use an SVI fit as proposal.")
+    draw = _mapped(("prior draws", density.key), density.sample_prior)
+    keys = jax.random.split(jax.random.key(run.word(20)), num)
+    return draw(keys, data, {k: jnp.asarray(v) for k, v in params.items()})
+
+
+def _mapped(key: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled once a key, and mapped over the first argument."""
+    return cached(key, lambda: jax.jit(jax.vmap(function, in_axes=(0, None, None))))
+
+
+def _weigh_prior(density: Density) -> Any:
+    def one(z: Any, data: Any, params: Any) -> Any:
         jacobian = density.log_jacobian(z, data, params)
         log_p = density.total(z, data, params) - jacobian
         log_q = density.log_prior(z, data, params) - jacobian

@@ -89,9 +89,4 @@ def _functions(density: Density) -> tuple[Any, Any]:
         values = {**density.constrain(free, data, params), **known}
         return density.unconstrain(values, data, params)
 
-    def slope_at(point: Any, data: Any, params: Any) -> Any:
-        """(log density, gradient); the first is NaN where either is not finite."""
-        value, slope = jax.value_and_grad(lambda p: density.total(density.unflatten(p), data, params))(point)
-        return jnp.where(jnp.isfinite(value) & jnp.isfinite(slope).all(), value, jnp.nan), slope
-
-    return jax.jit(unconstrain), jax.jit(slope_at)
+    return jax.jit(unconstrain), cached(("slope", density.key), density.compile_slope)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ppl_lvm.core import Engine, Evidence, Outcome, Problem, Run, Status
 from ppl_lvm.engines._checks import (
+    backend_or_reason,
     check_choice,
     check_count,
     no_continuous_latents,
@@ -65,12 +66,10 @@ class ImportanceSampling(Engine):
         )
 
     def _check_backend(self, problem: Problem) -> str | None:
-        if self.backend == "numpyro" and problem.model.numpyro is None:
-            return f"{problem.model.describe()} has no NumPyro twin; use backend='pyro'"
         own = getattr(self.proposal, "backend", self.backend)
         if self.backend not in ("auto", own):
             return f"the proposal was fitted on {own}; use backend='{own}' or 'auto'"
-        return None
+        return backend_or_reason(self.backend if own == "auto" else own, problem)
 
     def _check_proposal(self, problem: Problem) -> str | None:
         proposal = self.proposal

@@ -15,6 +15,7 @@ from ppl_lvm.engines._checks import (
     check_fraction,
     no_continuous_latents,
     params_without_values,
+    twin_or_translation,
     unsummable,
 )
 from ppl_lvm.result import Fit, chain_dataset
@@ -27,8 +28,9 @@ class NUTS(Engine):
     Parameters
     ----------
     backend
-        ``"pyro"`` (chains one after another, in process, seeded), ``"numpyro"`` (compiled; needs a
-        twin) or ``"auto"``: NumPyro where there is a twin, else Pyro.
+        ``"pyro"`` (chains one after another, in process, seeded), ``"numpyro"`` (compiled: the twin where
+        there is one, else the Pyro program translated) or ``"auto"``: NumPyro, or Pyro where the program
+        cannot be translated.
     num_warmup, num_samples, num_chains
         Adaptation steps (dropped) and kept draws of each chain, and the number of chains.
     target_accept
@@ -70,13 +72,13 @@ class NUTS(Engine):
     def backend_for(self, problem: Problem) -> str:
         if self.backend != "auto":
             return self.backend
-        return "numpyro" if problem.model.numpyro is not None else "pyro"
+        return twin_or_translation(problem)
 
     def check(self, problem: Problem) -> str | None:
         return (
-            backend_or_reason(self.backend, problem)
-            or no_continuous_latents("NUTS", problem)
+            no_continuous_latents("NUTS", problem)
             or unsummable("NUTS", problem)
+            or backend_or_reason(self.backend, problem)
         )
 
     def run(self, problem: Problem, run: Run) -> Fit:

@@ -67,7 +67,8 @@ class SVI(Engine):
     Parameters
     ----------
     backend
-        ``"pyro"`` (also what ``"auto"`` means) or ``"numpyro"`` (needs a twin; compiled).
+        ``"pyro"`` (also what ``"auto"`` means) or ``"numpyro"`` (compiled: the twin, else the Pyro program
+        translated, with a named guide family).
     objective
         :class:`ELBO` or :class:`Renyi`.
     guide
@@ -130,11 +131,12 @@ class SVI(Engine):
 
     def check(self, problem: Problem) -> str | None:
         return (
-            backend_or_reason(self.backend, problem)
-            or no_observed("SVI", problem)
+            no_observed("SVI", problem)
             or unsummable("SVI", problem)
             or self._nothing_to_fit(problem)
             or self._params_on_jax(problem)
+            or self._guide_on_jax(problem)
+            or backend_or_reason(self.backend, problem)
             or self._check_batches(problem)
         )
 
@@ -150,6 +152,14 @@ class SVI(Engine):
         free = [n for n in problem.params if n not in problem.model.fixed_params]
         if self.backend == "numpyro" and free:
             return f"the model's params {free} are optimised on Pyro only; use backend='pyro'"
+        return None
+
+    def _guide_on_jax(self, problem: Problem) -> str | None:
+        if self.backend == "numpyro" and problem.model.numpyro is None and callable(self.guide):
+            return (
+                f"a guide function needs a NumPyro twin, and {problem.model.describe()} is translated; use a "
+                f"named family {FAMILY_NAMES}, or backend='pyro'"
+            )
         return None
 
     def _check_batches(self, problem: Problem) -> str | None:

@@ -1,0 +1,163 @@
+"""From a torch function to a graph of ATen operators whose nodes know their site and source line."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro.ops import special
+from torch import fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+
+_OWN = str(Path(__file__).resolve().parents[2])
+_LIBRARIES = tuple(
+    str(Path(module.__file__ or "").parent) for module in (torch, pyro, contextlib) if module.__file__
+) + (_OWN, sysconfig.get_path("stdlib"))
+
+
+@dataclass
+class Origin:
+    """Where a node came from: the site being handled and the innermost line of the user's own code."""
+
+    site: str = ""
+    line: str = ""
+
+
+@dataclass
+class Traced:
+    """A graph with named outputs; ``outputs`` maps names to nodes, or to tensors that depend on no input."""
+
+    module: fx.GraphModule
+    inputs: tuple[fx.Node, ...]
+    outputs: dict[str, Any]
+
+
+@dataclass
+class _Recorder:
+    """Stamps every node that the tracer creates."""
+
+    site: str = ""
+    inherited: Origin | None = None
+    stamped: set[int] = field(default_factory=set)
+
+    @contextlib.contextmanager
+    def mark(self, site: str) -> Iterator[None]:
+        before, self.site = self.site, site
+        try:
+            yield
+        finally:
+            self.site = before
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        mode: Any = get_proxy_mode()
+        tracer = mode.tracer
+        create = tracer.create_node
+
+        def create_and_stamp(*args: Any, **kwargs: Any) -> fx.Node:
+            node = create(*args, **kwargs)
+            node.meta["origin"] = self.inherited or Origin(self.site, _user_line())
+            return node
+
+        tracer.create_node = create_and_stamp
+        try:
+            yield
+        finally:
+            tracer.create_node = create
+
+
+def _user_line() -> str:
+    """``file.py:12`` of the innermost frame outside of the libraries, or nothing."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_LIBRARIES) and "site-packages" not in name and not name.startswith("<frozen"):
+            return f"{Path(name).name}:{frame.f_lineno}" if not name.startswith("<") else ""
+        frame = frame.f_back
+    return ""
+
+
+def trace(evaluate: Callable[..., dict[str, torch.Tensor]], flat: tuple[torch.Tensor, ...]) -> Traced:
+    """Record ``evaluate(flat, mark)`` at example tensors, in-place writes made functional.
+
+    Raises whatever the user's code raises while it runs.
+    """
+    recorder = _Recorder()
+    names: list[str] = []
+
+    def run(*args: torch.Tensor) -> list[torch.Tensor]:
+        with recorder.recording():
+            out = evaluate(args, recorder.mark)
+        names[:] = list(out)
+        return [out[name] for name in names]
+
+    with _opaque_safe_log(), torch.no_grad():
+        module = _record(run, flat)
+        if _mutates(module):
+            module = _functional(module, recorder, flat)
+    inputs = tuple(n for n in module.graph.nodes if n.op == "placeholder")
+    (results,) = next(n for n in module.graph.nodes if n.op == "output").args
+    return Traced(module, inputs, dict(zip(names, results, strict=True)))
+
+
+def _record(function: Callable, flat: tuple[torch.Tensor, ...]) -> fx.GraphModule:
+    return make_fx(function, tracing_mode="real", _error_on_data_dependent_ops=False)(*flat)
+
+
+def _mutates(module: fx.GraphModule) -> bool:
+    return any(
+        node.op == "call_function" and getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+        for node in module.graph.nodes
+    )
+
+
+def _functional(
+    module: fx.GraphModule, recorder: _Recorder, flat: tuple[torch.Tensor, ...]
+) -> fx.GraphModule:
+    """The same graph without in-place writes; nodes keep the origin of what they replace."""
+
+    class Replay(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            recorder.inherited = n.meta.get("origin")
+            return super().run_node(n)
+
+    def run(*args: torch.Tensor) -> Any:
+        with recorder.recording():
+            return Replay(module).run(*args)
+
+    return _record(torch.func.functionalize(run, remove="mutations"), flat)
+
+
+@contextlib.contextmanager
+def _opaque_safe_log() -> Iterator[None]:
+    """Record Pyro's ``safe_log`` as one operator, for its gradient is not that of ``log``."""
+    own = special._SafeLog.apply
+    special._SafeLog.apply = staticmethod(torch.ops.ppl_lvm.safe_log)
+    try:
+        yield
+    finally:
+        special._SafeLog.apply = own
+
+
+@torch.library.custom_op("ppl_lvm::safe_log", mutates_args=())
+def _safe_log(x: torch.Tensor) -> torch.Tensor:
+    return x.log()
+
+
+def origin_of(node: fx.Node) -> Origin:
+    return node.meta.get("origin") or Origin()
+
+
+def example(node: Any) -> Any:
+    """The tensor (or tuple) that a node had while it was recorded, or None."""
+    return node.meta.get("val") if isinstance(node, fx.Node) else None
+
+
+__all__ = ["Mapping", "Origin", "Traced", "example", "origin_of", "trace"]

@@ -1,0 +1,212 @@
+"""Layers of neural networks: activations, convolutions, normalisation, embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ppl_lvm.backends.translate.rules import rule
+
+
+@rule("aten.relu")
+def relu(x: Any) -> Any:
+    return jnp.where(x > 0, x, jnp.zeros_like(x))
+
+
+@rule("aten.leaky_relu")
+def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
+    return jnp.where(x > 0, x, slope * x)
+
+
+@rule("aten.elu")
+def elu(x: Any, alpha: Any = 1, scale: Any = 1, input_scale: Any = 1) -> Any:
+    below = alpha * jnp.expm1(jnp.where(x > 0, 0.0, x) * input_scale)
+    return scale * jnp.where(x > 0, x, below)
+
+
+@rule("aten.gelu")
+def gelu(x: Any, *, approximate: str = "none") -> Any:
+    return jax.nn.gelu(x, approximate=approximate == "tanh")
+
+
+@rule("aten.silu")
+def silu(x: Any) -> Any:
+    return x * jax.nn.sigmoid(x)
+
+
+@rule("aten.mish")
+def mish(x: Any) -> Any:
+    return x * jnp.tanh(jax.nn.softplus(x))
+
+
+@rule("aten.hardtanh")
+def hardtanh(x: Any, low: Any = -1, high: Any = 1) -> Any:
+    return jnp.clip(x, low, high)
+
+
+@rule("aten.hardsigmoid")
+def hardsigmoid(x: Any) -> Any:
+    return jnp.clip(x / 6 + 0.5, 0, 1)
+
+
+@rule("aten.hardswish")
+def hardswish(x: Any) -> Any:
+    return x * jnp.clip(x + 3, 0, 6) / 6
+
+
+@rule("aten.prelu", "aten._prelu_kernel")
+def prelu(x: Any, weight: Any) -> Any:
+    return jnp.where(x > 0, x, weight * x)
+
+
+@rule("aten.glu")
+def glu(x: Any, dim: int = -1) -> Any:
+    a, b = jnp.split(x, 2, dim)
+    return a * jax.nn.sigmoid(b)
+
+
+@rule("aten.threshold")
+def threshold(x: Any, limit: Any, value: Any) -> Any:
+    return jnp.where(x > limit, x, value)
+
+
+@rule("aten.linear")
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    out = x @ weight.T
+    return out if bias is None else out + bias
+
+
+@rule("aten.embedding")
+def embedding(weight: Any, indices: Any, *args: Any) -> Any:
+    return jnp.asarray(weight)[indices]
+
+
+@rule("aten.convolution")
+def convolution(
+    x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
+    transposed: bool, output_padding: Any, groups: int,
+) -> Any:  # fmt: skip
+    spatial = "DHW"[-(x.ndim - 2) :]
+    layout = ("NC" + spatial, "OI" + spatial, "NC" + spatial)
+    if not transposed:
+        out = lax.conv_general_dilated(
+            x, weight, tuple(stride), [(p, p) for p in padding], rhs_dilation=tuple(dilation),
+            dimension_numbers=layout, feature_group_count=groups,
+        )  # fmt: skip
+    else:
+        out = _transposed(x, weight, stride, padding, dilation, output_padding, groups, layout)
+    return out if bias is None else out + bias.reshape((1, -1) + (1,) * (x.ndim - 2))
+
+
+def _transposed(
+    x: Any, weight: Any, stride: Any, padding: Any, dilation: Any, extra: Any, groups: int, layout: Any
+) -> Any:
+    """The adjoint of a convolution: input dilated by the stride, kernel turned round, (in, out/g) swapped."""
+    size = weight.shape[2:]
+    turned = jnp.flip(weight, tuple(range(2, weight.ndim)))
+    turned = turned.reshape(groups, weight.shape[0] // groups, *weight.shape[1:]).swapaxes(1, 2)
+    turned = turned.reshape(groups * weight.shape[1], weight.shape[0] // groups, *size)
+    reach = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
+    pads = [(r - p, r - p + e) for r, p, e in zip(reach, padding, extra, strict=True)]
+    return lax.conv_general_dilated(
+        x, turned, (1,) * len(size), pads, lhs_dilation=tuple(stride), rhs_dilation=tuple(dilation),
+        dimension_numbers=layout, feature_group_count=groups,
+    )  # fmt: skip
+
+
+@rule("aten.constant_pad_nd")
+def constant_pad(x: Any, pad: Any, value: Any = 0) -> Any:
+    """Torch lists pads from the last axis; negative ones cut."""
+    pairs = [(int(pad[i]), int(pad[i + 1])) for i in range(0, len(pad), 2)]
+    widths = [(0, 0, 0)] * (jnp.ndim(x) - len(pairs)) + [(a, b, 0) for a, b in reversed(pairs)]
+    return lax.pad(jnp.asarray(x), jnp.asarray(value, jnp.asarray(x).dtype), widths)
+
+
+@rule("aten.native_layer_norm")
+def native_layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
+    along = tuple(range(-len(shape), 0))
+    mean = jnp.mean(x, along, keepdims=True)
+    scale = lax.rsqrt(jnp.var(x, along, keepdims=True) + eps)
+    out = (x - mean) * scale
+    out = out if weight is None else out * weight
+    return (out if bias is None else out + bias), mean, scale
+
+
+@rule("aten.layer_norm")
+def layer_norm(x: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Any:
+    return native_layer_norm(x, shape, weight, bias, eps)[0]
+
+
+@rule("aten.native_group_norm")
+def native_group_norm(
+    x: Any, weight: Any, bias: Any, n: int, channels: int, size: int, groups: int, eps: float
+) -> Any:
+    shape = jnp.shape(x)
+    parts = jnp.reshape(x, (n, groups, -1))
+    mean, var = jnp.mean(parts, -1, keepdims=True), jnp.var(parts, -1, keepdims=True)
+    out = jnp.reshape((parts - mean) * lax.rsqrt(var + eps), shape)
+    along = (1, channels) + (1,) * (len(shape) - 2)
+    out = out if weight is None else out * weight.reshape(along)
+    out = out if bias is None else out + bias.reshape(along)
+    return out, mean[..., 0], lax.rsqrt(var + eps)[..., 0]
+
+
+@rule("aten.native_batch_norm", "aten._native_batch_norm_legit", "aten._native_batch_norm_legit_no_training")
+def batch_norm(x: Any, weight: Any, bias: Any, mean: Any, var: Any, *args: Any) -> Any:
+    """With running statistics (evaluation mode); in training mode those of the batch."""
+    training = bool(args[0]) if len(args) > 2 else False
+    eps = args[-1]
+    along = tuple(a for a in range(x.ndim) if a != 1)
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    mean, var = (jnp.mean(x, along), jnp.var(x, along)) if training else (mean, var)
+    out = (x - mean.reshape(shape)) * lax.rsqrt(var.reshape(shape) + eps)
+    out = out if weight is None else out * weight.reshape(shape)
+    return (out if bias is None else out + bias.reshape(shape)), mean, var
+
+
+@rule("aten.native_dropout")
+def native_dropout(x: Any, p: float, train: Any) -> Any:
+    """Only reached in evaluation mode: with random zeros the program is refused before."""
+    return x, jnp.ones_like(x, bool)
+
+
+@rule("aten.max_pool2d_with_indices")
+def max_pool2d(
+    x: Any, size: Any, stride: Any = (), padding: Any = (0, 0), dilation: Any = (1, 1), ceil: bool = False
+) -> Any:
+    if ceil:
+        raise NotImplementedError("max_pool2d with ceil_mode has no rule")
+    window = (1,) * (x.ndim - 2) + tuple(size)
+    steps = (1,) * (x.ndim - 2) + tuple(stride or size)
+    pads = ((0, 0),) * (x.ndim - 2) + tuple((p, p) for p in padding)
+    spread = (1,) * (x.ndim - 2) + tuple(dilation)
+    out = lax.reduce_window(x, -jnp.inf, lax.max, window, steps, pads, window_dilation=spread)
+    return out, None
+
+
+@rule("aten.avg_pool2d")
+def avg_pool2d(
+    x: Any, size: Any, stride: Any = (), padding: Any = (0, 0), ceil: bool = False,
+    count_include_pad: bool = True, divisor: Any = None,
+) -> Any:  # fmt: skip
+    if ceil:
+        raise NotImplementedError("avg_pool2d with ceil_mode has no rule")
+    window = (1,) * (x.ndim - 2) + tuple(size)
+    steps = (1,) * (x.ndim - 2) + tuple(stride or size)
+    pads = ((0, 0),) * (x.ndim - 2) + tuple((p, p) for p in padding)
+    total = lax.reduce_window(x, 0.0, lax.add, window, steps, pads)
+    if divisor is None and count_include_pad:
+        divisor = size[0] * size[1]
+    if divisor is None:
+        divisor = lax.reduce_window(jnp.ones_like(x), 0.0, lax.add, window, steps, pads)
+    return total / divisor
+
+
+@rule("aten.upsample_nearest2d")
+def upsample_nearest2d(x: Any, size: Any, *scales: Any) -> Any:
+    rows = (jnp.arange(size[0]) * x.shape[-2]) // size[0]
+    columns = (jnp.arange(size[1]) * x.shape[-1]) // size[1]
+    return x[..., rows, :][..., columns]
