@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.distributions import ImproperUniform, biject_to
+from numpyro.distributions import ImproperUniform, biject_to, constraints
 from numpyro.primitives import Messenger
 
-from ppl_lvm.backends.density import Density, Tree
+from ppl_lvm.backends.density import Density, Param, Tree
 from ppl_lvm.core import Problem
 
 _CACHE: OrderedDict[Any, Any] = OrderedDict()
@@ -139,7 +139,18 @@ def _build(problem: Problem, data: dict, statics: tuple, key: Any) -> Density:
         site_jacobians=functions.site_jacobians,
         shapes=shapes,
         local=local,
+        params=_free_params(trace),
     )
+
+
+def _free_params(trace: Mapping[str, Any]) -> dict[str, Param]:
+    """Params with a single array each (those of networks are trees) that nothing holds."""
+    found = {}
+    for name, site in trace.items():
+        if site["type"] == "param" and isinstance(site["value"], jax.Array):
+            transform = biject_to(site["kwargs"].get("constraint", constraints.real))
+            found[name] = Param(np.asarray(site["value"]), transform, transform.inv)
+    return found
 
 
 class _Functions:

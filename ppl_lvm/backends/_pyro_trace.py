@@ -36,7 +36,7 @@ class HoldParams(Messenger):
     def _pyro_param(self, msg: dict) -> None:
         if msg["name"] in self.values:
             like = torch.get_default_dtype()
-            value = torch.as_tensor(np.asarray(self.values[msg["name"]]))
+            value = torch.as_tensor(np.array(self.values[msg["name"]]))
             msg["value"] = value.to(like) if value.is_floating_point() else value
             msg["done"] = True
 

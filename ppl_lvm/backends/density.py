@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 Tree = Mapping[str, Any]
+
+
+class Param(NamedTuple):
+    """A ``param`` statement: where it starts, and the maps between its support and unconstrained values."""
+
+    start: Any
+    constrain: Callable[[Any], Any]
+    unconstrain: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class Density:
         Unconstrained shapes by site, in the order of the program.
     local
         Sites inside the data plate.
+    params
+        The program's ``param`` statements that are free to be optimised.
     """
 
     key: Any
@@ -52,6 +62,7 @@ class Density:
     shapes: Mapping[str, tuple[int, ...]]
     local: tuple[str, ...] = ()
     draw_prior: Callable[[int, int, Mapping[str, Any]], Tree] | None = None
+    params: Mapping[str, Param] = field(default_factory=dict)
 
     def total(self, z: Tree, data: Tree, params: Tree) -> Any:
         """The whole log density, a scalar."""

@@ -39,12 +39,21 @@ def torch_session(seed: int, dtype: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def jax_session(dtype: str) -> Iterator[None]:
-    """64-bit mode as the dtype needs it. Thread-local: enter it in every thread."""
+    """64-bit mode as the dtype needs it, and compiled programs kept on disk while it lasts.
+
+    The mode is thread-local: enter it in every thread.
+    """
     with random_states_restored():
         import jax
 
-    with jax.enable_x64(dtype == "float64"):
-        yield
+        from ppl_lvm.backends._compilation_cache import COMPILED
+
+    COMPILED.enter()
+    try:
+        with jax.enable_x64(dtype == "float64"):
+            yield
+    finally:
+        COMPILED.leave()
 
 
 class _Shared:

@@ -35,8 +35,9 @@ def weigh(engine: ImportanceSampling, problem: Problem, run: Run, params: dict[s
             return {k: np.asarray(v) for k, v in values.items()}, np.asarray(log_p), np.asarray(log_q), ""
         fit = engine.proposal
         guide = build_guide(problem, density, fit.engine.guide, {}, jnp.zeros(density.size))
-        free = guide.unconstrain({k: jnp.asarray(v) for k, v in fit.params.items()})
-        functions = guide_functions(guide_key(problem, fit.engine.guide), density, guide, data)
+        own = {k: jnp.asarray(v) for k, v in fit.params.items() if k not in density.params}
+        free = guide.unconstrain(own)
+        functions = guide_functions(guide_key(problem, fit.engine.guide), density, guide, data, held)
         values, log_p, log_q, _ = functions.draw(free, run.word(24), engine.num_samples)
         log_q, note = symmetrised_log_q(problem, values, log_q, lambda v: functions.log_q_at(free, v))
         return values, log_p, log_q, note

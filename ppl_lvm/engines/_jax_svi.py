@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,13 +35,15 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
     with jax_session(problem.dtype):
         density, data = density_of(problem)
         start = starting_values(problem, run)[0]
-        point = start_points(problem, run, density, data, {}, 1)[0]
+        begin = {name: jnp.asarray(param.start) for name, param in density.params.items()}
+        point = start_points(problem, run, density, data, begin, 1)[0]
         guide = build_guide(problem, density, engine.guide, start, point)
         params, status, losses = _optimise(engine, problem, run, density, guide, data)
-        functions = guide_functions(guide_key(problem, engine.guide), density, guide, data)
-        values, log_p, log_q, local = functions.draw(params, run.word(24), engine.num_draws)
+        held = _constrained(density, params.model)
+        functions = guide_functions(guide_key(problem, engine.guide), density, guide, data, held)
+        values, log_p, log_q, local = functions.draw(params.guide, run.word(24), engine.num_draws)
         split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi)
-        stored = {k: np.asarray(v) for k, v in guide.constrain(params).items()}
+        stored = {k: np.asarray(v) for k, v in {**guide.constrain(params.guide), **held}.items()}
         return svi_fit(
             engine,
             problem,
@@ -53,19 +55,31 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
             values=values,
             log_p=log_p,
             log_q=log_q,
-            log_q_at=lambda v: functions.log_q_at(params, v),
+            log_q_at=lambda v: functions.log_q_at(params.guide, v),
         )
+
+
+class _Trained(NamedTuple):
+    """What is optimised: the guide's params as the guide has them, the model's in unconstrained space."""
+
+    guide: Any
+    model: Any
+
+
+def _constrained(density: Density, free: Any) -> dict[str, Any]:
+    return {name: density.params[name].constrain(value) for name, value in free.items()}
 
 
 def _optimise(
     engine: SVI, problem: Problem, run: Run, density: Density, guide: Guide, data: Any
-) -> tuple[Any, Status, list[float]]:
+) -> tuple[_Trained, Status, list[float]]:
     steps = engine.steps_for(problem)
     optimiser = optax.chain(
         optax.clip_by_global_norm(engine.clip_norm),
         optax.adam(optax.exponential_decay(engine.learning_rate, steps, engine.learning_rate_decay)),
     )
-    params = guide.init(jax.random.key(run.word(21)))
+    free = {name: param.unconstrain(jnp.asarray(param.start)) for name, param in density.params.items()}
+    params = _Trained(guide.init(jax.random.key(run.word(21))), free)
     state = optimiser.init(params)
     key = ("svi", density.key, engine, guide_key(problem, engine.guide), problem.batched, problem.num_data)
     block = cached(
@@ -132,8 +146,8 @@ def _loss(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Call
     all_local = is_split(problem, density, guide)
 
     def terms(params: Any, key: Any, data: Any) -> tuple[Any, Any]:
-        z, (q_rest, q_local) = guide.draw(params, key, data)
-        rest, per_datum = density.log_joint(z, data, {})
+        z, (q_rest, q_local) = guide.draw(params.guide, key, data)
+        rest, per_datum = density.log_joint(z, data, _constrained(density, params.model))
         return rest - q_rest, _difference(per_datum, q_local)
 
     def spread(weights: Any) -> Any:

@@ -23,20 +23,21 @@ class GuideFunctions(NamedTuple):
     log_q_at: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
 
 
-def guide_functions(key: Any, density: Density, guide: Guide, data: Any) -> GuideFunctions:
+def guide_functions(key: Any, density: Density, guide: Guide, data: Any, held: Any) -> GuideFunctions:
     """Functions over many draws; densities lose the Jacobian, to be comparable with Pyro's.
 
-    ``key`` names the guide's structure: a guide of the same key and shapes is not compiled again.
+    ``key`` names the guide's structure: a guide of the same key and shapes is not compiled again. ``held``
+    are the values of the model's params.
     """
     many, many_at = cached(("guide", density.key, key), lambda: _compile(density, guide))
 
     def draw(params: Any, seed: int, num: int) -> tuple[dict[str, np.ndarray], Any, Any, Any]:
-        values, *figures = many(params, jax.random.split(jax.random.key(seed), num), data)
+        values, *figures = many(params, jax.random.split(jax.random.key(seed), num), data, held)
         log_p, log_q, local = (np.asarray(v) for v in figures)
         return {k: np.asarray(v) for k, v in values.items()}, log_p, log_q, local
 
     def log_q_at(params: Any, values: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.asarray(many_at(params, {k: jnp.asarray(v) for k, v in values.items()}, data))
+        return np.asarray(many_at(params, {k: jnp.asarray(v) for k, v in values.items()}, data, held))
 
     return GuideFunctions(draw, log_q_at)
 
@@ -47,18 +48,18 @@ def is_split(problem: Problem, density: Density, guide: Guide) -> bool:
 
 
 def _compile(density: Density, guide: Guide) -> tuple[Callable, Callable]:
-    def one(params: Any, key: Any, data: Any) -> Any:
+    def one(params: Any, key: Any, data: Any, held: Any) -> Any:
         z, (q_rest, q_local) = guide.draw(params, key, data)
-        rest, per_datum = density.log_joint(z, data, {})
-        jacobian = density.log_jacobian(z, data, {})
+        rest, per_datum = density.log_joint(z, data, held)
+        jacobian = density.log_jacobian(z, data, held)
         log_p = rest if per_datum is None else rest + per_datum.sum()
         log_q = q_rest if q_local is None else q_rest + q_local.sum()
         local = jnp.zeros(1) if per_datum is None or q_local is None else per_datum - q_local
-        return density.constrain(z, data, {}), log_p - jacobian, log_q - jacobian, local
+        return density.constrain(z, data, held), log_p - jacobian, log_q - jacobian, local
 
-    def at(params: Any, values: Any, data: Any) -> Any:
-        z = density.unconstrain(values, data, {})
-        return guide.log_prob(params, z, data) - density.log_jacobian(z, data, {})
+    def at(params: Any, values: Any, data: Any, held: Any) -> Any:
+        z = density.unconstrain(values, data, held)
+        return guide.log_prob(params, z, data) - density.log_jacobian(z, data, held)
 
-    axes = (None, 0, None)
+    axes = (None, 0, None, None)
     return jax.jit(jax.vmap(one, in_axes=axes)), jax.jit(jax.vmap(at, in_axes=axes))

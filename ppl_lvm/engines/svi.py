@@ -149,9 +149,16 @@ class SVI(Engine):
         return None
 
     def _params_on_jax(self, problem: Problem) -> str | None:
-        free = [n for n in problem.params if n not in problem.model.fixed_params]
-        if self.backend == "numpyro" and free:
-            return f"the model's params {free} are optimised on Pyro only; use backend='pyro'"
+        if self.backend != "numpyro":
+            return None
+        if not problem.latents(discrete=False):
+            return (
+                f"{problem.model.describe()} has params but no continuous latent sites, and is fitted on "
+                "Pyro only; use backend='pyro'"
+            )
+        networks = [n for n in problem.params if "$$$" in n and n not in problem.model.fixed_params]
+        if networks and problem.model.numpyro is not None:
+            return f"the twin's networks ({networks[0]}, ...) are trained on Pyro only; use backend='pyro'"
         return None
 
     def _guide_on_jax(self, problem: Problem) -> str | None:

@@ -25,7 +25,7 @@ from ppl_lvm.backends.translate.rules import register_rule, user_rules
 from ppl_lvm.core import Problem
 
 _RECENT: OrderedDict[Any, Translated] = OrderedDict()
-_MOST_RECENT = 32
+_MOST_RECENT = 16  # each keeps its data alive
 NUM_DRAWS_CHECKED = 20
 
 

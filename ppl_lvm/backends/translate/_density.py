@@ -16,10 +16,11 @@ from torch.distributions import biject_to
 
 from ppl_lvm.backends._numpyro import split_arguments
 from ppl_lvm.backends._pyro_trace import HoldParams, to_torch
-from ppl_lvm.backends.density import Density, Tree
+from ppl_lvm.backends.density import Density, Param, Tree
 from ppl_lvm.backends.session import torch_session
 from ppl_lvm.backends.translate import _errors
 from ppl_lvm.backends.translate._graph import Analysis, Plan
+from ppl_lvm.backends.translate._params import as_param, statements
 from ppl_lvm.backends.translate._program import Layout, Program
 from ppl_lvm.backends.translate._trace import trace
 from ppl_lvm.core import Problem
@@ -43,6 +44,8 @@ class Translated:
         self.sites = {s.name: s for s in problem.latents(discrete=False)}
         self.layout = Layout(tuple(self.sites), structure, len(leaves), problem.params)
         self.program = Program(problem, self.layout, dict(statics))
+        with torch_session(0, problem.dtype):
+            self.statements = statements(problem)
         self.shapes = {name: self._free_shape(name) for name in self.sites}
         self.baked: frozenset[int] = frozenset()
         self._plans: dict[Any, Plan] = {}
@@ -60,27 +63,15 @@ class Translated:
     def key(self) -> Any:
         """What the compiled functions of this density are cached under: the structure of its graph."""
         shapes = tuple(self.shapes.items())
-        return "translated", self.plan.digest, shapes, self.problem.dtype, self.layout
+        held = tuple((k, np.asarray(v).tobytes()) for k, v in sorted(self.problem.model.fixed_params.items()))
+        return "translated", self.plan.digest, shapes, self.problem.dtype, self.layout, held
 
     def tensors(self, leaves: list[np.ndarray]) -> list[torch.Tensor]:
         return [to_torch(np.asarray(leaf)) for leaf in leaves]
 
     def param_tensors(self) -> list[torch.Tensor]:
         """Example values of the params: as held, else as the program starts them."""
-        import pyro
-        from pyro import poutine
-
-        if not self.layout.params:
-            return []
-        held = self.problem.model.fixed_params
-        with torch.no_grad(), pyro.validation_enabled(False):
-            nodes: Any = (
-                poutine.trace(self.problem.model.pyro.model)
-                .get_trace(**to_torch(dict(self.problem.arguments)))
-                .nodes
-            )
-        values = [held[n] if n in held else nodes[n]["value"].detach() for n in self.layout.params]
-        return [torch.as_tensor(np.array(v)).to(torch.get_default_dtype()) for v in values]
+        return [self.statements[n].start for n in self.layout.params]
 
     # ---- plans -----------------------------------------------------------------------------------
 
@@ -100,7 +91,7 @@ class Translated:
         first = len(inputs)
         lifted = frozenset(range(first, first + len(data)))
         for _ in range(len(data) + 1):
-            constant = {i: v for i, v in enumerate(data) if i in self.baked}
+            constant = {i: v.clone() for i, v in enumerate(data) if i in self.baked}  # no input of the tracer
             try:
                 traced = trace(_with_constants(evaluate, constant, first), (*inputs, *data, *params))
             except Exception as error:  # the user's own code: anything can come out of it
@@ -116,8 +107,9 @@ class Translated:
         plan = Plan(analysis)
         if plan.num_ops > MANY_OPS and kind == "evaluate":
             _LOG.warning(
-                "%s: its graph has %d operators, and compiling takes time that grows with them; unrolled loops such "
-                "as pyro.markov are the usual cause: dist.DiscreteHMM (or a vectorised form) has far fewer.",
+                "%s: its graph has %d operators, and compiling takes time that grows with them; unrolled "
+                "loops such as pyro.markov are the usual cause: dist.DiscreteHMM (or a vectorised form) has "
+                "far fewer.",
                 name,
                 plan.num_ops,
             )
@@ -128,8 +120,8 @@ class Translated:
         same = all(a.shape == b.shape for a, b in zip(leaves, self.examples, strict=True))
         if not same and any(s.local for s in sites.values()):
             raise ValueError(
-                f"{self.problem.model.describe()}: sites inside the data plate change their shape with the data, so "
-                "the density of other shapes is another density; fit on those data."
+                f"{self.problem.model.describe()}: sites inside the data plate change their shape with the "
+                "data, so the density of other shapes is another density; fit on those data."
             )
         out = []
         for site in sites.values():
@@ -145,11 +137,19 @@ class Translated:
     ) -> dict[str, Any]:
         leaves = jax.tree_util.tree_leaves(data)
         plan = self._plan(kind, self._sliced(leaves))
-        inputs = [values[n] for n in self.layout.sites] + leaves + [params[n] for n in self.layout.params]
+        held = {**self.problem.model.fixed_params, **params}
+        inputs = [values[n] for n in self.layout.sites] + leaves + [held[n] for n in self.layout.params]
         return plan.run(tuple(inputs), names)
 
     def _sliced(self, leaves: list[Any]) -> list[np.ndarray]:
         """Example data in the shapes of ``leaves``: those at hand, cut to the rows of a batch."""
+        cut = [i for i in self.baked if jnp.shape(leaves[i]) != self.examples[i].shape]
+        if cut:
+            raise _errors.TranslationError(
+                f"{self.problem.model.describe()}: the course of the program rests on the values of data that "
+                "a minibatch slices, so every batch would be another program; leave out batch_size, or use "
+                "backend='pyro'."
+            )
         out = []
         for own, other in zip(self.examples, leaves, strict=True):
             shape = jnp.shape(other)
@@ -228,7 +228,14 @@ class Translated:
             site_jacobians=self.site_jacobians,
             shapes=self.shapes,
             local=tuple(n for n, s in self.sites.items() if s.local),
+            params=self.free_params(),
         )
+
+    def free_params(self) -> dict[str, Param]:
+        """Params that nothing holds."""
+        fixed = self.problem.model.fixed_params
+        dtype = self.problem.dtype
+        return {n: as_param(s, dtype) for n, s in self.statements.items() if n not in fixed}
 
 
 def _with_constants(evaluate: Any, constant: Mapping[int, torch.Tensor], first: int) -> Any:
