@@ -161,7 +161,7 @@ def main() -> None:
     if args.dtype == "float64":
         fits["ours em"] = baum_welch(workload)
     times, values = measure(calls, args.runs)
-    em_times, em_values = measure(fits, max(3, args.runs // 10))
+    em_times, em_values = measure(fits, max(5, args.runs // 4))
     gaps = [
         abs(v / group[f"ours {kind}"] - 1)
         for group, kind in ((values, "ll"), (em_values, "em"))

@@ -27,6 +27,7 @@ from ppl_lvm.backends._pyro_density import log_density, run_model, run_single
 from ppl_lvm.backends._pyro_trace import to_torch
 from ppl_lvm.backends.session import jax_session, torch_session
 from ppl_lvm.emissions._base import jax_library
+from ppl_lvm.emissions._gaussian_moments import diagonal_moments
 from ppl_lvm.fitting import prepare
 from ppl_lvm.models.hmm import HMM, _em_estep, _forward, _jax_densities, _jax_estep, _jax_forward
 from ppl_lvm.models.hmm._layout import rows_of, stationary
@@ -218,8 +219,10 @@ def random_chain(k: int = 4, t: int = 30, s: int = 5) -> tuple[np.ndarray, ...]:
     return rng.standard_normal(k), rng.standard_normal((k, k)), log_obs, lengths, rng.standard_normal(s)
 
 
-def test_custom_gradient_equals_automatic_differentiation() -> None:
-    start, transition, log_obs, lengths, weights = random_chain()
+@pytest.mark.parametrize(("k", "s"), [(4, 5), (14, 5), (14, 9), (66, 5)])
+def test_custom_gradient_equals_automatic_differentiation(k: int, s: int) -> None:
+    """Products and sums over states are written out or not, by the numbers of states and sequences."""
+    start, transition, log_obs, lengths, weights = random_chain(k=k, s=s)
 
     def objective(function: Any) -> Any:
         def total(a: Any, b: Any, c: Any) -> Any:
@@ -513,6 +516,26 @@ def test_baum_welch_never_falls_and_both_e_steps_agree(kind: str, initial: str, 
     if initial != "stationary":  # there L-BFGS turns rounding into other paths to the same top
         for name, value in found.values.items():
             np.testing.assert_allclose(value, compiled.values[name], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_moments_keep_their_digits_in_narrow_states_far_from_the_mean(missing: bool) -> None:
+    """Against sums in extended precision about each state's own mean."""
+    rng = np.random.default_rng(0)
+    state, scale = rng.integers(3, size=400), np.array([1e-3, 1.0, 20.0])
+    x = np.array([-3e3, 1e3, 2e3])[state, None] + scale[state, None] * rng.standard_normal((400, 2))
+    weights = np.eye(3)[state].T
+    seen = (rng.random(x.shape) < 0.8).astype(float) if missing else None
+    found = diagonal_moments(x, seen, weights)
+    for j in range(3):
+        for f in range(2):
+            share = weights[j] * (1.0 if seen is None else seen[:, f])
+            rows = x[share > 0, f].astype(np.longdouble)
+            mean = rows.mean()
+            np.testing.assert_allclose(found.count[j, f], len(rows), rtol=1e-12)
+            np.testing.assert_allclose(found.mean[j, f], float(mean), rtol=1e-12)
+            # a sum of squares keeps what rounding of x itself, 1e-16 of 3e3, leaves of 1e-3
+            np.testing.assert_allclose(found.scatter[j, f], float(((rows - mean) ** 2).sum()), rtol=1e-8)
 
 
 @pytest.mark.parametrize("initial", INITIAL)

@@ -14,6 +14,8 @@ from ppl_lvm.emissions._priors import Array
 FLOOR_SHARE = 1e-6
 """Least variance of a maximum likelihood estimate, as a share of the column's variance."""
 
+_LEAST_LEFT = 1e-4  # of a sum of squares after subtraction: 12 digits of 16
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -53,16 +55,21 @@ def _column_moments(x: Array, seen: Array | None) -> tuple[Array, Array]:
 
 
 def diagonal_moments(x: Array, seen: Array | None, weights: Array) -> Moments:
-    """Of each column by itself, over its observed entries."""
-    k, d = len(weights), x.shape[1]
-    count = np.repeat(weights.sum(1)[:, None], d, axis=1) if seen is None else weights @ seen
+    """Of each column by itself, over its observed entries.
+
+    By two matrix products: moments about the column means, less the square of a state's distance from there.
+    Where that leaves too few digits of a scatter, it is summed anew about the state's own mean.
+    """
+    d = x.shape[1]
     centre, _ = column_moments(x, seen)
     away = x - centre if seen is None else (x - centre) * seen
-    shift = (weights @ away) / np.maximum(count, np.finfo(float).tiny)
-    scatter = np.empty((k, d))
-    for j in range(k):
-        each = away - shift[j]
-        scatter[j] = weights[j] @ (each**2 if seen is None else each**2 * seen)
+    count = np.repeat(weights.sum(1)[:, None], d, axis=1) if seen is None else weights @ seen
+    first, scatter = weights @ away, weights @ (away * away)
+    shift = first / np.maximum(count, np.finfo(float).tiny)
+    scatter -= shift * first
+    for j in np.flatnonzero((scatter < _LEAST_LEFT * shift * first).any(1)):
+        each = (away - shift[j]) ** 2
+        scatter[j] = weights[j] @ (each if seen is None else each * seen)
     return Moments(count, centre + shift, scatter)
 
 

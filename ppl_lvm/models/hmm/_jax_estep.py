@@ -16,7 +16,7 @@ from ppl_lvm.emissions import Emission
 from ppl_lvm.models.hmm._em_estep import EStep, Expected
 from ppl_lvm.models.hmm._forward import LEAST_STATE, LEAST_TRANSITION
 from ppl_lvm.models.hmm._jax_densities import log_densities
-from ppl_lvm.models.hmm._jax_forward import smooth, weighted_counts
+from ppl_lvm.models.hmm._jax_forward import smooth, sum_states, weighted_counts
 from ppl_lvm.models.hmm._layout import Rows, emission_values, start_distribution
 
 _LOG_ZERO = -1e30  # stands for minus infinity where that would give NaN derivatives
@@ -67,7 +67,7 @@ def _programs(structure: _Structure) -> tuple[Callable[..., Any], Callable[..., 
     ) -> Any:
         found = smooth(start, transition, log_densities(emission, params, x, seen, valid))
         first, pairs, states = weighted_counts(transition, found, valid.sum(0), jnp.ones(valid.shape[1]))
-        least = (found.alpha.min(1) / found.alpha.sum(1)).min() if sparse else 1.0
+        least = (found.alpha / sum_states(found.alpha)).min() if sparse else 1.0
         return found.log_likelihood.sum(), states, start * first, transition * pairs, least
 
     def in_logs(start: Array, transition: Array, params: Any, x: Array, seen: Array, valid: Array) -> Any:

@@ -13,8 +13,9 @@ loop, and nothing is stored for reverse differentiation but the two arrays of pr
 
 Shapes: k states, T steps, S sequences; ``start`` (k,), ``transition`` (k, k) with rows that sum to one,
 ``log_obs`` (k, T, S), zero where nothing was observed and beyond a sequence's end. There the recursions then
-change nothing. A step is a (k, k) by (k, S) product and one fused elementwise pass; it is scaled by the sum
-of the step before, which the same pass can compute.
+change nothing. A step is a (k, k) by (k, S) product, scaled by the sum of the step before, which the same
+pass can compute. On a CPU the number of kernels a step launches decides: with few states the product is
+written out, so that a step is one kernel, and the smoother's loop writes into the arrays that it returns.
 
 Range: a state's share of the others never falls under about the least transition probability, so that
 nothing is lost unless that is under the square root of the dtype's smallest number (1e-19 in float32,
@@ -24,24 +25,29 @@ reject. Second derivatives and forward mode are not defined.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+_MOST_WRITTEN_OUT = 12  # states; beyond, the library's product is faster
+_FEW_SEQUENCES, _MOST_FOR_FEW = 8, 16  # but not for narrow ones
+_MOST_STATES = 64  # whose sums and maxima are written out
+
 
 class Smoothed(NamedTuple):
-    """Both recursions at every step, time first.
+    """Both recursions at every step, all (k, T, S), each column up to a factor.
 
-    ``alpha`` (T, k, S), not normalised: its sums over states are the factors of the likelihood. ``ahead``
-    (T, k, S), p(x_t, ..., x_T | z_t) up to a factor per step and sequence. ``density`` (k, S) is that of the
-    first step, its largest at 1.
+    ``alpha`` is p(z_t, x_1..x_t), not normalised: its sums over states are the factors of the likelihood.
+    ``after`` at t is p(x_{t+1}, ..., x_T | z_{t+1}), and 1 at the last step. ``density`` (k, S) is that of
+    the first step, its largest at 1.
     """
 
     log_likelihood: Array
     alpha: Array
-    ahead: Array
+    after: Array
     density: Array
 
 
@@ -49,15 +55,15 @@ class Smoothed(NamedTuple):
 def log_likelihood(start: Array, transition: Array, log_obs: Array, lengths: Array) -> Array:
     """log p(x_s) for every sequence, (S,), nats."""
     density, top = _densities(log_obs)
-    turned = transition.T
+    mixing = _mixing(transition.T, log_obs.shape[2])
 
     def step(alpha: Array, t: Array) -> tuple[Array, Array]:
-        alpha = (turned @ alpha) * _at(density, t) / _total(alpha)
-        return alpha, _total(alpha)
+        mixed, scale = _mixed(mixing, alpha)
+        return mixed * _at(density, t) / scale, scale
 
     first = start[:, None] * density[:, 0]
-    _, scale = lax.scan(step, first, jnp.arange(1, log_obs.shape[1]))
-    return jnp.log(scale).sum(0) + jnp.log(_total(first)) + top
+    last, scale = lax.scan(step, first, jnp.arange(1, log_obs.shape[1]))
+    return jnp.log(scale).sum(0) + jnp.log(sum_states(last)) + top
 
 
 def _forward(start: Array, transition: Array, log_obs: Array, lengths: Array) -> tuple[Array, Any]:
@@ -76,39 +82,37 @@ log_likelihood.defvjp(_forward, _backward)
 
 
 def smooth(start: Array, transition: Array, log_obs: Array) -> Smoothed:
-    """Forward and backward recursions in one loop: a step of each is one batched product and one pass."""
+    """Forward and backward recursions in one loop; T - 1 steps of each."""
     density, top = _densities(log_obs)
-    num_steps = log_obs.shape[1]
-    both_ways = jnp.stack([transition.T, transition])
+    _, num_steps, num_sequences = log_obs.shape
+    forward, backward = (_mixing(matrix, num_sequences) for matrix in (transition.T, transition))
 
-    def step(carry: Array, t: Array) -> tuple[Array, Array]:
-        own = jnp.stack([_at(density, t), _at(density, num_steps - 1 - t)])
-        carry = (both_ways @ carry) * own / _total(carry.swapaxes(0, 1))[:, None]
-        return carry, carry
+    def step(t: Array, both: tuple[Array, Array]) -> tuple[Array, Array]:
+        alpha, after = both
+        back = num_steps - t
+        ahead = _scaled(forward, _at(alpha, t - 1)) * _at(density, t)
+        behind = _scaled(backward, _at(after, back)) * _at(density, back)
+        return _put(alpha, ahead, t), _put(after, behind, back - 1)
 
-    ends = jnp.stack([start[:, None] * density[:, 0], density[:, -1]])
-    _, inner = lax.scan(step, ends, jnp.arange(1, num_steps))
-    inner = jnp.concatenate([ends[None], inner])
-    alpha, ahead, density = inner[:, 0], inner[::-1, 1], density[:, 0]
-    # without the barrier, passes over these arrays are merged with their making and repeat exp and sums
-    alpha, ahead, density = lax.optimization_barrier((alpha, ahead, density))
-    return Smoothed(jnp.log(alpha.sum(1)).sum(0) + top, alpha, ahead, density)
+    nothing = jnp.zeros_like(density)
+    ends = nothing.at[:, 0].set(start[:, None] * density[:, 0]), nothing.at[:, -1].set(1.0)
+    alpha, after = lax.fori_loop(1, num_steps, step, ends)
+    return Smoothed(jnp.log(sum_states(alpha)).sum(0) + top, alpha, after, density[:, 0])
 
 
 def weighted_counts(
     transition: Array, found: Smoothed, lengths: Array, weight: Array
 ) -> tuple[Array, Array, Array]:
     """Derivatives of sum_s weight_s l_s by start (k,), transition (k, k) and log_obs (k, T, S)."""
-    alpha, ahead = found.alpha, found.ahead
-    num_steps = len(alpha)
-    beta = jnp.concatenate([transition @ ahead[1:], jnp.ones_like(ahead[:1])])
-    both = alpha * beta
-    share = weight / both.sum(1)  # (T, S)
-    states = (both * share[:, None]).transpose(1, 0, 2)
-    # beta_{t-1} = A ahead_t, so that the pair (t-1, t) is alpha_{t-1} A ahead_t over the sum of alpha beta
-    before = jnp.where(jnp.arange(1, num_steps)[:, None] < lengths, share[:-1], 0.0)
-    pairs = ((alpha[:-1] * before[:, None]) @ ahead[1:].swapaxes(1, 2)).sum(0)
-    first = (found.density * beta[0] * share[0]).sum(-1)
+    alpha, after = found.alpha, found.after
+    k, num_steps, _ = alpha.shape
+    beta = (transition @ after.reshape(k, -1)).reshape(after.shape)  # 1 at the last step, as rows sum to 1
+    share = lax.optimization_barrier(weight / sum_states(alpha * beta))  # (T, S)
+    states = alpha * beta * share
+    # the pair (t, t+1) is alpha_t A after_t over the sum of alpha beta
+    before = jnp.where(jnp.arange(1, num_steps + 1)[:, None] < lengths, share, 0.0)
+    pairs = (alpha * before).reshape(k, -1) @ after.reshape(k, -1).T
+    first = (found.density * beta[:, 0] * share[0]).sum(-1)
     return first, pairs, states
 
 
@@ -123,21 +127,47 @@ def stationary(transition: Array) -> Array:
 
 
 def _densities(log_obs: Array) -> tuple[Array, Array]:
+    """exp(log_obs - top) with the largest of each step at 1, and the sums of top (S,)."""
     log_obs = lax.optimization_barrier(log_obs)  # else made twice, for the largest and for the rest
-    top = log_obs.max(0)
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
+    top = functools.reduce(jnp.maximum, log_obs) if len(log_obs) <= _MOST_STATES else log_obs.max(0)
+    top = lax.optimization_barrier(jnp.where(jnp.isfinite(top), top, 0.0))  # else found for every state
     return jnp.exp(log_obs - top), top.sum(0)
 
 
-def _at(density: Array, t: Array) -> Array:
-    return lax.dynamic_index_in_dim(density, t, 1, keepdims=False)
+def _at(rows: Array, t: Array) -> Array:
+    return lax.dynamic_index_in_dim(rows, t, 1, keepdims=False)
 
 
-def _total(rows: Array) -> Array:
-    """Sums over states (S,); written out where they are few, so that they fuse with the step's pass."""
-    if len(rows) > 16:
-        return rows.sum(0)
-    total = rows[0]
+def _put(rows: Array, new: Array, t: Array) -> Array:
+    return lax.dynamic_update_index_in_dim(rows, new, t, 1)
+
+
+def _mixing(matrix: Array, num_sequences: int) -> Array:
+    """What :func:`_mixed` multiplies by: the matrix, with a row of ones below for the library's product."""
+    most = _MOST_FOR_FEW if num_sequences <= _FEW_SEQUENCES else _MOST_WRITTEN_OUT
+    if len(matrix) <= most:
+        return matrix
+    return jnp.concatenate([matrix, jnp.ones_like(matrix[:1])])
+
+
+def _mixed(mixing: Array, rows: Array) -> tuple[Array, Array]:
+    """The matrix times rows (k, S), and the sums of the rows over states (S,)."""
+    if len(mixing) > len(rows):
+        found = mixing @ rows
+        return found[:-1], found[-1]
+    mixed = mixing[:, :1] * rows[0]
     for j in range(1, len(rows)):
-        total = total + rows[j]
-    return total
+        mixed = mixed + mixing[:, j : j + 1] * rows[j]
+    return mixed, sum_states(rows)
+
+
+def _scaled(mixing: Array, rows: Array) -> Array:
+    mixed, scale = _mixed(mixing, rows)
+    return mixed / scale
+
+
+def sum_states(rows: Array) -> Array:
+    """Sums over states, the first axis; written out where those are few, which takes a tenth of the time."""
+    if len(rows) > _MOST_STATES:
+        return rows.sum(0)
+    return functools.reduce(jnp.add, rows)
