@@ -45,8 +45,13 @@ def fit_sklearn(x: np.ndarray, q: int, method: str) -> float:
 
 
 def fit_ours(x: np.ndarray, q: int) -> float:
-    """Mean log-likelihood at convergence, by ``fit()``: the pass over the data is part of it."""
+    """Mean log-likelihood at convergence, by ``fit()``; the pass over the data and varimax are part of it.
+
+    A point's loadings are turned when they are first read, so they are read here.
+    """
     found = lvm.fit(models.FactorAnalysis(q), x, EM(num_init=1), progress=False)
+    if not np.isfinite(found.params["loadings"]).all():
+        raise ArithmeticError("the loadings are not finite")
     return float(found.log_likelihood or np.nan) / len(x)
 
 

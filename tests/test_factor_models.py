@@ -12,12 +12,14 @@ import pytest
 from helpers import assert_within, spread_points
 from scipy import stats
 from scipy.linalg import subspace_angles as scipy_angles
+from threadpoolctl import threadpool_info
 
 import ppl_lvm as lvm
 from ppl_lvm import EM, NUTS, SVI, SufficientStatistics, subspace_angles
 from ppl_lvm.core import Problem
 from ppl_lvm.fitting import prepare
 from ppl_lvm.models._statistics import Rows
+from ppl_lvm.models._threads import one_blas_thread
 from ppl_lvm.models.factor_analysis import FactorAnalysis
 from ppl_lvm.models.factor_analysis._em import noise_floor
 from ppl_lvm.models.factor_analysis._exact import moments_of
@@ -411,6 +413,43 @@ def test_large_means_lose_no_digits() -> None:
         SufficientStatistics.from_rows(x + 1e7, chunk=100),
     )
     np.testing.assert_allclose(far.scatter, near.scatter, rtol=1e-6)  # x itself is rounded to 1e-9
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 3.0, 5.0, 1e3])
+def test_scatters_are_exact_for_means_of_any_size(shift: float) -> None:
+    """Against sums in extended precision; squares may be taken about 0 where means are below four sds."""
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((3000, 5)) + shift * np.array([1.0, -1.0, 0.5, 0.0, 1.0])
+    wide = x.astype(np.longdouble)
+    away = wide - wide.mean(0)
+    wanted = np.array([[(a * b).sum() for a in away.T] for b in away.T], float)
+    found = SufficientStatistics.from_rows(x, chunk=500).scatter[0]
+    size = np.sqrt(np.outer(wanted.diagonal(), wanted.diagonal()))
+    # 3000 additions of squares, each rounded, up to 16 times larger than what is left of them
+    np.testing.assert_allclose(found / size, wanted / size, atol=16 * 3000 * np.finfo(float).eps)
+    np.testing.assert_array_equal(found, found.T)
+
+
+def test_threads_of_blas_are_as_before_after_fits_that_overlap() -> None:
+    """Small matrices run on one BLAS thread; the first fit in sets that, the last one out puts it back."""
+
+    def numbers() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before = numbers()
+    first, second = one_blas_thread(8), one_blas_thread(8)
+    first.__enter__()
+    second.__enter__()
+    assert set(numbers()) == {1}
+    first.__exit__(None, None, None)
+    assert set(numbers()) == {1}
+    second.__exit__(None, None, None)
+    assert numbers() == before
+    with one_blas_thread(10_000):
+        assert numbers() == before
+    with pytest.raises(ZeroDivisionError), one_blas_thread(8):
+        raise ZeroDivisionError
+    assert numbers() == before
 
 
 @pytest.mark.parametrize("share", [0.0, 0.15])

@@ -85,6 +85,76 @@ def test_varimax_recovers_simple_structure_and_is_a_maximum() -> None:
     assert all(criterion(general @ m) <= best + 1e-9 for m in members("orthogonal", 2000, rng))
 
 
+def turned_rows(loadings: np.ndarray) -> np.ndarray:
+    """Rows at length 1, as Kaiser's normalisation has them; empty ones stay."""
+    length = np.linalg.norm(loadings, axis=1, keepdims=True)
+    return loadings / np.where(length > 0, length, 1.0)
+
+
+def slopes(loadings: np.ndarray) -> np.ndarray:
+    """Derivatives of the varimax criterion in the angles of all planes, by its textbook formula."""
+    rows = turned_rows(loadings)
+    gradient = rows.T @ (rows**3 - rows * (rows**2).mean(0))
+    return (gradient - gradient.T)[np.tril_indices(rows.shape[1], -1)]
+
+
+def plane_turns(loadings: np.ndarray, angle: float) -> list[np.ndarray]:
+    """The loadings turned by an angle in each plane of two factors, both ways."""
+    found = []
+    for i, j in np.argwhere(np.tri(loadings.shape[1], k=-1)):
+        for way in (angle, -angle):
+            out = loadings.copy()
+            out[:, i] = np.cos(way) * loadings[:, i] + np.sin(way) * loadings[:, j]
+            out[:, j] = np.cos(way) * loadings[:, j] - np.sin(way) * loadings[:, i]
+            found.append(out)
+    return found
+
+
+def varimax_criterion(loadings: np.ndarray) -> float:
+    return float((turned_rows(loadings) ** 2).var(0).sum())
+
+
+@pytest.mark.parametrize(("num_columns", "num_factors"), [(6, 2), (20, 5), (64, 8), (40, 12), (60, 26)])
+def test_varimax_ends_at_a_maximum_whatever_the_structure(num_columns: int, num_factors: int) -> None:
+    """Slopes vanish and no plane turn is better, by steps of either kind (26 factors: projections alone)."""
+    rng = np.random.default_rng(num_factors)
+    pattern = np.where(np.arange(num_columns)[:, None] % num_factors == np.arange(num_factors), 0.8, 0.0)
+    noise = rng.standard_normal((num_columns, num_factors))
+    for share in (0.0, 0.2, 1.0):
+        mixed = (1.0 - share) * pattern + share * noise
+        found = rotation.varimax(mixed @ ortho_group.rvs(num_factors, random_state=rng))
+        np.testing.assert_allclose(found @ found.T, mixed @ mixed.T, atol=1e-12 * num_columns)
+        # steps end at a gain of 1e-12: projections leave angles off by its root, a Newton step by itself
+        assert np.abs(slopes(found)).max() < (1e-8 if num_factors <= 24 else 1e-4)
+        best = varimax_criterion(found)
+        assert all(varimax_criterion(w) <= best + 1e-12 for w in plane_turns(found, 1e-3))
+
+
+@pytest.mark.parametrize("num_factors", [2, 3, 8])
+def test_varimax_finds_simple_structure_from_any_turn(num_factors: int) -> None:
+    rng = np.random.default_rng(8)
+    size = rng.uniform(0.4, 1.0, 4 * num_factors)
+    simple = np.repeat(np.eye(num_factors), 4, axis=0) * size[:, None]
+    for _ in range(20):
+        found = rotation.varimax(simple @ ortho_group.rvs(num_factors, random_state=rng))
+        np.testing.assert_allclose(np.abs(found).max(1), size, atol=1e-9)
+        np.testing.assert_allclose(np.sort(np.abs(found), axis=1)[:, :-1], 0.0, atol=1e-9)
+
+
+def test_varimax_leaves_a_minimum_and_bears_empty_rows_and_columns() -> None:
+    """Balanced loadings start where the criterion is least and flat; turned by 45 degrees they are simple."""
+    balanced = np.array([[0.7, 0.7], [0.7, -0.7], [0.6, 0.6], [0.6, -0.6]])
+    found = rotation.varimax(balanced)
+    np.testing.assert_allclose(np.sort(np.abs(found), axis=1)[:, 0], 0.0, atol=1e-9)
+    rng = np.random.default_rng(9)
+    for empty in (np.s_[2:], np.s_[:, 1:3], np.s_[:]):
+        holed = rng.standard_normal((6, 4))
+        holed[empty] = 0.0
+        turned = rotation.varimax(holed)
+        np.testing.assert_allclose(turned @ turned.T, holed @ holed.T, atol=1e-13)
+        assert np.abs(slopes(turned)).max() < 1e-5  # what a gain of 1e-12 leaves
+
+
 def test_values_turn_along_every_axis_and_products_stay(loadings: np.ndarray) -> None:
     rng = np.random.default_rng(6)
     spec = Rotation("signed_permutation", "w", {"w": (1,), "z": (1,), "c": (0, 1)}, {"scale": (0,)})

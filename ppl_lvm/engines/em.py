@@ -113,4 +113,4 @@ def _status(found: Any) -> Status:
 def _history(found: Any) -> Any:
     import xarray as xr
 
-    return xr.Dataset({"loss": (("chain", "step"), -np.asarray(found.trace)[None])})
+    return xr.DataArray(-np.asarray(found.trace)[None], dims=("chain", "step"), name="loss").to_dataset()

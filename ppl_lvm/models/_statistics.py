@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from ppl_lvm.models._threads import one_blas_thread
 
 Array = np.ndarray
 _CHUNK_BYTES = 2**20  # what stays in a processor's cache from the subtraction to the product
@@ -79,7 +82,8 @@ class SufficientStatistics:
             raise ValueError(f"chunk: expected a positive number of rows, got {chunk!r}.")
         if np.ndim(x) != 2:
             raise ValueError(f"x: expected shape (n, d), rows by features, got {np.shape(x)}.")
-        return cls.from_chunks(x[i : i + chunk] for i in range(0, len(x), chunk))
+        with one_blas_thread(np.shape(x)[1]):
+            return cls.from_chunks(x[i : i + chunk] for i in range(0, len(x), chunk))
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[Any]) -> SufficientStatistics:
@@ -125,12 +129,12 @@ class SufficientStatistics:
         """Observed entries of each column, (d,)."""
         return self.count @ self.seen
 
-    @property
+    @cached_property
     def column_mean(self) -> Array:
         """Mean of the observed entries of each column, (d,); 0 where there are none."""
         return (self.count @ self.mean) / np.maximum(self.num_observed, 1.0)
 
-    @property
+    @cached_property
     def column_variance(self) -> Array:
         """Variance (divisor: the number observed) of the observed entries of each column, (d,)."""
         away = (self.mean - self.column_mean) * self.seen
@@ -162,9 +166,13 @@ class _Accumulator:
         if not len(block):
             return
         self.width = block.shape[1]
+        with one_blas_thread(self.width):
+            self._add(block)
+
+    def _add(self, block: Array) -> None:
         mean = np.full(len(block), 1.0 / len(block)) @ block  # a product: four times as fast as block.mean(0)
         if np.isfinite(mean).all():
-            self._cell(np.ones(self.width, bool)).merge(block, mean)
+            self._cell(np.ones(block.shape[1], bool)).merge(block, mean)
             return
         if np.isinf(block).any():
             row, column = (int(i) for i in np.argwhere(np.isinf(block))[0])
@@ -203,6 +211,7 @@ class _Cell:
         self.mean = np.zeros(len(seen))
         self.scatter: Array | None = None
         self._kept: list[Array] = []
+        self._far = False  # a mean is so large that squares about 0 would lose digits
 
     def add(self, rows: Array) -> None:
         kept = sum(map(len, self._kept))
@@ -215,8 +224,7 @@ class _Cell:
 
     def merge(self, rows: Array, mean: Array) -> None:
         """Chan, Golub and LeVeque (1983): two sets' moments to those of their union."""
-        away = rows - mean
-        scatter = away.T @ away
+        scatter = self._about(rows, mean)
         if self.scatter is None:
             self.count, self.mean, self.scatter = float(len(rows)), mean, scatter
             return
@@ -225,6 +233,17 @@ class _Cell:
         self.scatter = self.scatter + scatter + np.outer(step, step) * (self.count * len(rows) / total)
         self.mean = self.mean + step * (len(rows) / total)
         self.count = total
+
+    def _about(self, rows: Array, mean: Array) -> Array:
+        """Squares and products about the mean; about 0 and corrected while that costs four bits at most."""
+        if not self._far:
+            products = rows.T @ rows
+            squares, shift = products.diagonal(), len(rows) * mean * mean
+            if (squares <= 16.0 * (squares - shift)).all() and np.isfinite(squares).all():
+                return products - len(rows) * np.outer(mean, mean)
+            self._far = True
+        away = rows - mean
+        return away.T @ away
 
     def rows(self) -> Array:
         return np.concatenate(self._kept)

@@ -163,14 +163,13 @@ class FactorModel(AbstractModel):
         filled: dict[str, Any] = self._resolve_prior(statistics.column_mean, spread)
         for name in ("loc_mean", "loc_scale"):
             filled[name] = tuple(per_column(name, filled.get(name, getattr(self, name)), d).tolist())
-        mine: Any = self  # subclasses are dataclasses
-        resolved = dataclasses.replace(mine, **filled)
         if self.structure.form == "rotation":
             if self.anchors is None:
-                resolved = dataclasses.replace(resolved, anchors=choose_anchors(statistics, self.latent_dim))
+                filled["anchors"] = choose_anchors(statistics, self.latent_dim)
             elif max(self.anchors) >= d:
                 raise ValueError(f"anchors: expected columns from 0 to {d - 1}, got {self.anchors}.")
-        return resolved
+        mine: Any = self  # subclasses are dataclasses
+        return dataclasses.replace(mine, **filled)
 
     @abstractmethod
     def _resolve_prior(self, mean: Array, spread: Array) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_lvm.models._threads import one_blas_thread
 from ppl_lvm.models.factor_analysis._gaussian import Completed, Point, expect
 from ppl_lvm.models.factor_analysis._profile import maximise, principal, smc_start
 from ppl_lvm.models.factor_analysis._structure import Structure
@@ -77,10 +78,11 @@ def maximum_likelihood(
     progress: Callable[[int, float], None] | None = None,
 ) -> Found:
     """ML of the model without a mask, from ``start`` (complete data take its noise only) or the usual one."""
-    if is_complete(moments):
-        noise = None if start is None else start.scale**2
-        return _complete(moments, structure, fixed, tol=tol, max_iter=max_iter, floor=floor, noise=noise)
-    return _missing(moments, structure, fixed, tol, max_iter, floor, start, progress)
+    with one_blas_thread(len(floor)):
+        if is_complete(moments):
+            noise = None if start is None else start.scale**2
+            return _complete(moments, structure, fixed, tol=tol, max_iter=max_iter, floor=floor, noise=noise)
+        return _missing(moments, structure, fixed, tol, max_iter, floor, start, progress)
 
 
 def is_complete(moments: Moments) -> bool:

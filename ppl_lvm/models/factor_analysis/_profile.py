@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Array = np.ndarray
+_SHORT = 0.1  # change of the log variances over which the curvature stays the same to a few percent
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,22 @@ def maximise(
     theta = np.maximum(np.log(start), low)
     here = _evaluate(theta, covariance, latent_dim)
     trace, converged = [here.value], False
+    step: _Step | None = None
     for _ in range(max_iter):
         free = (theta > low) | (here.slope <= 0)
-        step, gain = _step(here, free)
+        gain = np.inf if step is None else step.gain_left(here.slope, free)
+        if step is None or gain >= tol:
+            step = _step(here, free)
+            gain = step.gain
         if gain < tol:
             theta, settled = _settle(theta, low, here, covariance, latent_dim)
             if settled is here:
                 converged = True
                 break
-            here = settled
+            here, step = settled, None
             trace.append(here.value)
             continue
-        moved = _search(theta, low, step, here, covariance, latent_dim)
+        moved = _search(theta, low, step.move, here, covariance, latent_dim)
         if moved is None:
             converged = gain < 1e3 * tol  # rounding hides what is left
             break
@@ -122,24 +127,42 @@ def _settle(theta: Array, low: Array, here: _Here, covariance: Array, latent_dim
     return theta, here
 
 
-def _step(here: _Here, free: Array) -> tuple[Array, float]:
-    """A Newton step over the free coordinates, and the gain that it promises."""
-    step = np.zeros_like(here.slope)
+@dataclass(frozen=True)
+class _Step:
+    """A step over the free coordinates (d,), the gain that it promises, the curvature's Cholesky factor."""
+
+    move: Array
+    gain: float
+    free: Array
+    factor: Array | None = None
+
+    def gain_left(self, slope: Array, free: Array) -> float:
+        """What another step would gain at ``slope``; infinity where this step's curvature does not tell."""
+        from scipy.linalg.lapack import dpotrs
+
+        near = self.factor is not None and np.abs(self.move).max() < _SHORT
+        if not near or not np.array_equal(free, self.free):
+            return np.inf
+        return float(0.5 * slope[free] @ dpotrs(self.factor, slope[free])[0])
+
+
+def _step(here: _Here, free: Array) -> _Step:
+    """A Newton step over the free coordinates."""
+    from scipy.linalg.lapack import dposv
+
+    move = np.zeros_like(here.slope)
     if not free.any():
-        return step, 0.0
-    block = np.ix_(free, free)
+        return _Step(move, 0.0, free)
     slope = here.slope[free]
     rest = here.vectors[:, here.num :]
     for newton in (True, False):  # the second is positive where the first may not be
         matrix = _curvature(here) if newton else (rest @ rest.T) ** 2 + 1e-9 * np.eye(len(rest))
-        try:
-            np.linalg.cholesky(matrix[block])  # only a positive one leads down
-        except np.linalg.LinAlgError:
-            continue
-        step[free] = -np.linalg.solve(matrix[block], slope)
-        return step, float(-0.5 * slope @ step[free])
-    step[free] = -slope
-    return step, float(0.5 * slope @ slope)
+        factor, solved, failed = dposv(matrix if free.all() else matrix[np.ix_(free, free)], slope)
+        if not failed:  # only a positive one leads down
+            move[free] = -solved
+            return _Step(move, float(0.5 * slope @ solved), free, factor)
+    move[free] = -slope
+    return _Step(move, float(0.5 * slope @ slope), free)
 
 
 def _curvature(here: _Here) -> Array:

@@ -16,7 +16,8 @@ Values = dict[str, Array]
 
 def row_order(anchors: tuple[int, ...], num_columns: int) -> Array:
     """Columns of the data with the anchors first, (d,)."""
-    rest = [f for f in range(num_columns) if f not in set(anchors)]
+    first = set(anchors)
+    rest = [f for f in range(num_columns) if f not in first]
     return np.array([*anchors, *rest])
 
 

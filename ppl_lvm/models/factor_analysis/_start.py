@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ppl_lvm.models._statistics import SufficientStatistics
+from ppl_lvm.models._threads import one_blas_thread
 from ppl_lvm.models.factor_analysis._gaussian import Point, expect
 
 
@@ -15,7 +16,7 @@ def choose_anchors(statistics: SufficientStatistics, latent_dim: int) -> tuple[i
     Which columns these are changes nothing of the posterior; good ones keep the diagonal of the triangular
     loadings away from 0.
     """
-    from scipy.linalg import qr
+    from scipy.linalg.lapack import dgeqp3
 
     spread = np.sqrt(statistics.column_variance)
     unit = np.where(spread > 0, spread, 1.0)
@@ -24,7 +25,8 @@ def choose_anchors(statistics: SufficientStatistics, latent_dim: int) -> tuple[i
     else:
         blank = Point(statistics.column_mean, np.zeros((len(spread), latent_dim)), unit)
         covariance = expect(blank, *statistics.arrays().values()).covariance
-    values, vectors = np.linalg.eigh(covariance / np.outer(unit, unit))
-    axes = vectors[:, -latent_dim:] * np.sqrt(np.maximum(values[-latent_dim:], 0.0))
-    pivots = qr(axes.T, mode="r", pivoting=True)[1]
+    with one_blas_thread(len(unit)):
+        values, vectors = np.linalg.eigh(covariance / np.outer(unit, unit))
+        axes = vectors[:, -latent_dim:] * np.sqrt(np.maximum(values[-latent_dim:], 0.0))
+        pivots = dgeqp3(axes.T)[1] - 1  # LAPACK counts from 1
     return tuple(int(f) for f in pivots[:latent_dim])

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ppl_lvm.core import Rotation
+from ppl_lvm.rotation._varimax import find_varimax_turn
 
 Array = np.ndarray
 _ROUNDS = 20
@@ -99,22 +100,14 @@ def conventional(loadings: Array, kind: str) -> Array:
 def varimax(loadings: Array, *, tol: float = 1e-12, max_iter: int = 1000) -> Array:
     """Loadings (d, q) turned to maximise the variance of their squares by column (Kaiser 1958).
 
-    Rows are scaled to length 1 for the criterion (Kaiser's normalisation) and back.
+    Rows are scaled to length 1 for the criterion (Kaiser's normalisation) and back. ``tol`` is the relative
+    gain in the criterion that is not worth another step; :mod:`ppl_lvm.rotation._varimax` has the steps.
     """
-    q = loadings.shape[1]
-    if q < 2:
+    if loadings.shape[1] < 2:
         return loadings
     length = np.sqrt((loadings**2).sum(1, keepdims=True))
     rows = loadings / np.where(length > 0, length, 1.0)
-    turned, total = np.eye(q), 0.0
-    for _ in range(max_iter):
-        now = rows @ turned
-        u, s, vt = np.linalg.svd(rows.T @ (now**3 - now * (now**2).mean(0)))
-        turned = u @ vt
-        if s.sum() <= total * (1.0 + tol):
-            break
-        total = s.sum()
-    return loadings @ turned
+    return loadings @ find_varimax_turn(rows, tol=tol, max_iter=max_iter)
 
 
 def subspace_angles(loadings_a: Any, loadings_b: Any) -> Array:
