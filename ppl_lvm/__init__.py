@@ -41,8 +41,10 @@ _HOME = {
     "NUTS": "engines.nuts",
     "ImportanceSampling": "engines.importance",
     "EM": "engines.em",
-    "translate": "backends.translate",
-    "Translation": "backends.translate",
+    "SMC": "engines.smc",
+    "AIS": "engines.smc",
+    "translate": "translation",
+    "Translation": "translation",
     "TranslationError": "backends.translate",
     "register_rule": "backends.translate",
 }

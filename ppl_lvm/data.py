@@ -135,7 +135,9 @@ def bind_arguments(raw: Any, function: Callable[..., Any], *, name: str) -> Data
 def argument_names(function: Callable[..., Any]) -> tuple[set[str], set[str]]:
     """Names of the required and of the optional arguments of a program."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        # a module's __call__ takes anything; what it hands its arguments to says what they are
+        target = getattr(function, "forward", function)
+        parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
         raise TypeError(f"model: the signature of {function!r} cannot be read.") from None
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]

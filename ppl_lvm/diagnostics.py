@@ -167,9 +167,24 @@ def _independent_moments(dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]
     return out
 
 
+def _between_runs(
+    values: np.ndarray, weights: np.ndarray, runs: np.ndarray, mean: np.ndarray
+) -> np.ndarray:
+    """Standard error of a weighted mean from the spread of the means of independent runs."""
+    total = np.zeros_like(mean)
+    count = int(runs.max()) + 1
+    for r in range(count):
+        own = runs == r
+        w = weights[own].reshape((-1,) + (1,) * (values.ndim - 1))
+        total += ((w * (values[own] - mean)).sum(0)) ** 2
+    return np.sqrt(total * count / (count - 1))
+
+
 def _weighted_moments(fit: Fit, dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
     proposal = weighted_quantities(fit, list(dataset.data_vars))
-    weights = np.exp(fit.sample_stats["log_weight"].values.reshape(-1))  # type: ignore[index]  # kept with them
+    stats: Any = fit.sample_stats  # kept with the draws
+    weights = np.exp(stats["log_weight"].values.reshape(-1))
+    runs = stats["run"].values.reshape(-1) if "run" in stats else None
     out = {}
     for name, var in proposal.items():
         w = weights.reshape((-1,) + (1,) * (var.ndim - 1))
@@ -180,6 +195,10 @@ def _weighted_moments(fit: Fit, dataset: xr.Dataset) -> dict[str, dict[str, np.n
             error = np.sqrt((w**2 * (var - mean) ** 2).sum(0))
             error_sd = np.sqrt((w**2 * ((var - mean) ** 2 - variance) ** 2).sum(0)) / (2 * sd)
             ess = np.full(sd.shape, 1.0 / (weights**2).sum())
+            if runs is not None:
+                error = _between_runs(var, weights, runs, mean)
+                error_sd = _between_runs((var - mean) ** 2, weights, runs, variance) / (2 * sd)
+                ess = np.minimum(variance / error**2, len(var))
         out[str(name)] = {
             "mean": mean,
             "sd": sd,

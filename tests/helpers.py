@@ -10,7 +10,7 @@ from typing import Any
 import jax  # at collection: importing it draws from NumPy's generator, which conftest.py would report
 import numpy as np
 
-from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, emissions, engines, models
+from ppl_lvm import AIS, EM, NUTS, SMC, SVI, ImportanceSampling, emissions, engines, models
 from ppl_lvm.core import Engine, Problem
 
 # ---- figures with errors -------------------------------------------------------------------------
@@ -252,6 +252,8 @@ TINY_ENGINES: dict[str, Engine] = {
     "ImportanceSampling-numpyro": ImportanceSampling(num_samples=60, backend="numpyro"),
     "NUTS-pyro": NUTS(backend="pyro", num_warmup=6, num_samples=8, num_chains=2, max_tree_depth=3),
     "NUTS-numpyro": NUTS(backend="numpyro", num_warmup=40, num_samples=30, num_chains=2),
+    "SMC": SMC(num_particles=40, num_runs=4, num_moves=1),
+    "AIS": AIS(num_particles=40, num_temperatures=10),
 }
 
 

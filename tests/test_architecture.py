@@ -32,7 +32,7 @@ RESULTS = {
 }
 DOWNSTREAM = RESULTS | PICTURES | {"diagnostics"}
 UPSTREAM = {"data", "emissions", "core", "result", "fitting", "backends", "models", "engines"}
-UPSTREAM |= {"relabel", "rotation", "symmetry"}
+UPSTREAM |= {"relabel", "rotation", "symmetry", "translation"}
 ALL = UPSTREAM | DOWNSTREAM | {"progress"}
 
 # An area is the first part of a file's path: a module, or a folder. What each may not import from ours.
@@ -47,6 +47,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "backends": {"result", "fitting", "models", "engines"} | DOWNSTREAM,
     "rotation": ALL - {"core"},
     "symmetry": {"fitting", "models", "engines", "backends"} | DOWNSTREAM,
+    "translation": {"models", "engines"} | DOWNSTREAM,
     "relabel": {"fitting", "models", "engines", "backends"} | DOWNSTREAM,
     "models": {"fitting", "engines"} | DOWNSTREAM,
     "engines": {"fitting", "models"} | RESULTS | PICTURES,

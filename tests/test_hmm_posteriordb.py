@@ -1,12 +1,12 @@
 """posteriordb's hmm_example as a plain Pyro function with a hand-written twin, against its reference draws.
 
 Two states, normal observations of variance 1, ordered positive means; the start is uniform (the reference
-sums over it with weight one, which is a constant). The rule is that of test_posteriordb.
+sums over it with weight one, which is a constant). The rule is in tests/posteriordb/_rule.py; without a twin
+the program is in test_translate_posteriordb.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -15,38 +15,8 @@ import pytest
 
 import ppl_lvm as lvm
 from tests.helpers import compilations
-from tests.test_posteriordb import check, reference
-
-NAME = "hmm_example-hmm_example"
-
-
-@pytest.fixture(scope="module")
-def case(shared_data: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    folder = shared_data / "posteriordb" / NAME
-    y = np.asarray(json.loads((folder / "data.json").read_text())["y"], dtype=float)
-    with np.load(folder / "reference_draws.npz") as stored:
-        draws = {k: stored[k] for k in stored.files}
-    return y, draws
-
-
-def pyro_program(y):
-    """Means by the lower one and the gap, both positive; their priors are un-truncated products."""
-    import pyro
-    import pyro.distributions as dist
-    import torch
-
-    theta = [pyro.sample(name, dist.Dirichlet(torch.ones(2))) for name in ("theta1", "theta2")]
-    positive = pyro.distributions.constraints.positive
-    low = pyro.sample("mu_low", dist.ImproperUniform(positive, (), ()))
-    gap = pyro.sample("gap", dist.ImproperUniform(positive, (), ()))
-    pyro.factor("mu_low_prior", dist.Normal(3.0, 1.0).log_prob(low))
-    pyro.factor("mu_high_prior", dist.Normal(10.0, 1.0).log_prob(low + gap))
-    mu, transition = torch.stack([low, low + gap], -1), torch.stack(theta, -2)
-    state = None
-    for t in pyro.markov(range(len(y))):
-        probs = torch.full((2,), 0.5) if state is None else transition[state]
-        state = pyro.sample(f"state_{t}", dist.Categorical(probs), infer={"enumerate": "parallel"})
-        pyro.sample(f"y_{t}", dist.Normal(mu[state], 1.0), obs=y[t])
+from tests.posteriordb._rule import check
+from tests.posteriordb.hmm_example import CASE_BY_STATES as CASE
 
 
 def numpyro_program(y):
@@ -67,22 +37,15 @@ def numpyro_program(y):
     numpyro.factor("y", each.sum())
 
 
-def named(fit: lvm.Fit) -> dict[str, np.ndarray]:
-    """Draws (chain, draw) by the reference's parameter names."""
-    p = fit.posterior
-    out = {f"theta{i}[{j}]": p[f"theta{i}"].values[..., j - 1] for i in (1, 2) for j in (1, 2)}
-    return {**out, "mu[1]": p["mu_low"].values, "mu[2]": (p["mu_low"] + p["gap"]).values}
-
-
-def test_densities_at_the_published_point(case) -> None:
+def test_densities_at_the_published_point(shared_data: Path) -> None:
     """Both programs at theta1 = (0.7, 0.3), theta2 = (0.1, 0.9), mu = (3, 9): values of the data's notes."""
     from ppl_lvm.backends._numpyro import density_of
     from ppl_lvm.backends._pyro_density import log_density
     from ppl_lvm.backends.session import jax_session, torch_session
     from ppl_lvm.fitting import prepare
 
-    y, _ = case
-    problem = prepare(lvm.Model(pyro_program, numpyro=numpyro_program), y)
+    y = CASE.data(shared_data)["y"]
+    problem = prepare(lvm.Model(CASE.function, numpyro=numpyro_program), y)
     values = {
         "theta1": np.array([0.7, 0.3]),
         "theta2": np.array([0.1, 0.9]),
@@ -101,10 +64,10 @@ def test_densities_at_the_published_point(case) -> None:
 
 
 @pytest.mark.slow
-def test_twin_on_jax_meets_the_rule(case) -> None:
+def test_twin_on_jax_meets_the_rule(shared_data: Path) -> None:
     """Within the rule at 4 x 2,500 draws, and 4 x 1,000 in 60 s once the program is compiled."""
-    y, draws = case
-    model = lvm.Model(pyro_program, numpyro=numpyro_program)
+    y = CASE.data(shared_data)["y"]
+    model = lvm.Model(CASE.function, numpyro=numpyro_program)
     engine = lvm.NUTS(backend="numpyro", num_warmup=1000, num_samples=1000, num_chains=4)
     lvm.fit(model, y, engine, seed=1)
     with compilations() as compiled:
@@ -116,5 +79,4 @@ def test_twin_on_jax_meets_the_rule(case) -> None:
     long = lvm.NUTS(backend="numpyro", num_warmup=1000, num_samples=2500, num_chains=4)
     fit = lvm.fit(model, y, long, seed=0)
     assert fit.status.details["divergences"] == 0
-    ours, theirs = named(fit), reference(draws)
-    check(ours, theirs, 4000)
+    check(CASE.quantities(fit.posterior), CASE.reference(shared_data), 4000)

@@ -15,14 +15,17 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from helpers import MODEL_CASES, ModelCase
 from scipy import stats
 from scipy.special import logsumexp
 
 import ppl_lvm as lvm
 from ppl_lvm import NUTS, SVI, ImportanceSampling
 from ppl_lvm.backends import translate as package
+from ppl_lvm.backends._numpyro import density_of
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.backends.translate import _density
+from ppl_lvm.fitting import prepare
 
 Y = np.random.default_rng(0).normal(1.0, 2.0, 12)
 SHORT = NUTS(backend="numpyro", num_warmup=200, num_samples=200, num_chains=2)
@@ -347,3 +350,30 @@ def test_nothing_global_is_left_behind() -> None:
     assert package._RECENT  # one for the function is kept
     after = (jax.config.jax_compilation_cache_dir, jax.config.jax_enable_x64, torch.get_default_dtype())
     assert before == after
+
+
+QUICK_CASES = ("GaussianMixture", "PPCA", "HMM")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case, id=case.name, marks=() if case is cases[0] and name in QUICK_CASES else pytest.mark.slow
+        )
+        for name, cases in MODEL_CASES.items()
+        for case in cases
+    ],
+)
+def test_the_zoo_translates_to_its_twins(case: ModelCase) -> None:
+    """Three ways to one number: the Pyro program translated, the NumPyro twin, at a random point."""
+    model = case.make()
+    problem = prepare(model, case.data)
+    found = lvm.translate(model, case.data)
+    rng = np.random.default_rng(3)
+    with jax_session("float64"):
+        twin, data = density_of(problem)
+        z = {name: 0.3 * rng.standard_normal(shape) for name, shape in twin.shapes.items()}
+        expected = float(twin.total(z, data, {}))
+    assert found.density.shapes == twin.shapes
+    assert found.log_density(z) == pytest.approx(expected, rel=1e-10)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import logging
 import os
 import platform
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _LOG = logging.getLogger("ppl_lvm")
-_MOST_BYTES = 2 * 1024**3  # the least recently used programs go beyond this
+_MOST_BYTES = 2 * 1024**3  # beyond this the programs that were used longest ago go
 
 
 class CompilationCache:
@@ -61,8 +60,6 @@ def _switch_on() -> dict[str, Any] | None:
         "jax_persistent_cache_min_entry_size_bytes": -1,
         "jax_persistent_cache_enable_xla_caches": "none",
     }
-    if importlib.util.find_spec("filelock") is not None:  # what JAX needs to bound the folder's size
-        options["jax_compilation_cache_max_size"] = _MOST_BYTES
     before = {name: getattr(config, name) for name in options}
     _set(options)
     return before
@@ -89,10 +86,22 @@ def cache_folder() -> str | None:
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
+        _prune(folder)
     except OSError as error:
         _LOG.info("compiled programs are kept in memory only, for %s cannot be written: %s", folder, error)
         return None
     return str(folder)
+
+
+def _prune(folder: Path) -> None:
+    """Once a process, by the time of last use. (JAX's own bound fails where a process died while writing.)"""
+    files = [(f, f.stat()) for f in folder.iterdir() if f.is_file()]
+    excess = sum(s.st_size for _, s in files) - _MOST_BYTES
+    for file, status in sorted(files, key=lambda pair: max(pair[1].st_atime, pair[1].st_mtime)):
+        if excess <= 0:
+            return
+        file.unlink(missing_ok=True)
+        excess -= status.st_size
 
 
 def _user_cache() -> Path:

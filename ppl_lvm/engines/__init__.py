@@ -3,6 +3,7 @@
 from ppl_lvm.engines.em import EM
 from ppl_lvm.engines.importance import ImportanceSampling
 from ppl_lvm.engines.nuts import NUTS
+from ppl_lvm.engines.smc import AIS, SMC
 from ppl_lvm.engines.svi import ELBO, SVI, Renyi
 
-__all__ = ["ELBO", "EM", "NUTS", "SVI", "ImportanceSampling", "Renyi"]
+__all__ = ["AIS", "ELBO", "EM", "NUTS", "SMC", "SVI", "ImportanceSampling", "Renyi"]

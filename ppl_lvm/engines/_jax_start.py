@@ -15,10 +15,15 @@ from ppl_lvm.engines._start import starting_values
 
 _TRIES = 100
 _MOST_SCALED = 500
+_HOPELESS = 1e9  # nats
 
 
 def start_points(problem: Problem, run: Run, density: Density, data: Any, params: Any, num: int) -> Any:
     """(num, size) unconstrained points: known values mapped, the rest uniform on (-2, 2).
+
+    A random point is passed over, if another can be had, where the log density is beyond ``_HOPELESS`` (an
+    explosive recursion gets to -1e60): so far out its rounding errors are nats, or warm-up ends before the
+    chain has come in. If there is none, the highest of those tried is taken.
 
     Raises
     ------
@@ -30,16 +35,20 @@ def start_points(problem: Problem, run: Run, density: Density, data: Any, params
     points = []
     for i, start in enumerate(starts):
         rng = run.rng(2000 + i)
+        best, highest = None, -np.inf
         for _ in range(_TRIES):
             free = {k: rng.uniform(-2, 2, s).astype(problem.dtype) for k, s in density.shapes.items()}
             point = density.flatten({**free, **_mapped(start, free, unconstrain, data, params)})
-            if np.isfinite(float(slope_at(point, data, params)[0])):
+            value = float(slope_at(point, data, params)[0])
+            if np.isfinite(value) and value > highest:
+                best, highest = point, value
+            if len(start) == len(density.shapes) or highest > -_HOPELESS:
                 break
-            if len(start) == len(density.shapes):
-                raise ValueError(_message(problem, "the given starting values"))
-        else:
-            raise ValueError(_message(problem, f"{_TRIES} random starting points"))
-        points.append(point)
+        if best is None:
+            given = len(start) == len(density.shapes)
+            what = "the given starting values" if given else f"{_TRIES} random starting points"
+            raise ValueError(_message(problem, what))
+        points.append(best)
     return jnp.stack(points)
 
 

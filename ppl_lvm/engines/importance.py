@@ -125,7 +125,7 @@ def _weighted_fit(
     smoothed, khat = psis(log_w)
     weights = np.exp(smoothed)
     ess = 1.0 / float((weights**2).sum())
-    index = _systematic(weights, run.rng(11))
+    index = systematic(weights, run.rng(11))
     kept = {k: v[index][None] for k, v in values.items()}
     stats = {
         "log_p": log_p[None],
@@ -157,7 +157,7 @@ def _evidence(log_w: np.ndarray, problem: Problem, params: dict, note: str) -> E
     return Evidence("estimate", nats, error, (*params, *problem.model.held_sites), note)
 
 
-def _systematic(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def systematic(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Systematic resampling, in random order so that any part of the draws is a fair one."""
     n = len(weights)
     points = (np.arange(n) + rng.uniform()) / n

@@ -7,9 +7,8 @@ compares its value and gradient with Pyro's own first.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,104 +26,6 @@ from ppl_lvm.core import Problem
 _RECENT: OrderedDict[Any, Translated] = OrderedDict()
 _MOST_RECENT = 16  # each keeps its data alive
 NUM_DRAWS_CHECKED = 20
-
-
-@dataclass(frozen=True, eq=False)
-class Translation:
-    """A Pyro program as compiled JAX functions of unconstrained values, and how well they agree with Pyro.
-
-    Attributes
-    ----------
-    density
-        Prior, global and per-datum terms, constraints: what every engine on the JAX side runs on.
-    check
-        The comparison with Pyro's value and gradient that was made for these data.
-    num_ops
-        Number of torch operators in the graph that depend on latents, data or params.
-    operators
-        How often each occurs.
-    baked
-        Arguments whose values decide the course of the program (lengths, masks): data in which they differ
-        are translated again.
-    """
-
-    model: str
-    dtype: str
-    density: Density
-    check: Check
-    num_ops: int
-    operators: Mapping[str, int]
-    baked: tuple[str, ...]
-    _data: Mapping[str, Any] = field(repr=False)
-    _params: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Unconstrained shapes by site."""
-        return self.density.shapes
-
-    def log_density(self, z: Mapping[str, Any]) -> float:
-        """log p(x, values of z) plus the log-Jacobian, nats, at unconstrained values by site."""
-        return self.value_and_gradient(z)[0]
-
-    def gradient(self, z: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The gradient of :meth:`log_density`, by site."""
-        return self.value_and_gradient(z)[1]
-
-    def value_and_gradient(self, z: Mapping[str, Any]) -> tuple[float, dict[str, np.ndarray]]:
-        """Both at once.
-
-        Raises
-        ------
-        ValueError
-            If sites are missing or have another shape than :attr:`shapes`.
-        """
-        wrong = {k: np.shape(z[k]) if k in z else None for k, s in self.shapes.items()
-                 if k not in z or np.shape(z[k]) != tuple(s)}  # fmt: skip
-        if wrong:
-            raise ValueError(f"z: expected unconstrained shapes {dict(self.shapes)}, got {wrong}.")
-        with jax_session(self.dtype):
-            return _evaluate(self.density, z, self._data, self._params)
-
-    def __str__(self) -> str:
-        baked = f"; rests on the values of {', '.join(self.baked)}" if self.baked else ""
-        return f"{self.model}: {self.num_ops} operators; {self.check}{baked}"
-
-
-def translate(
-    model: Any, data: Any, *, params: Mapping[str, Any] | None = None, dtype: str | None = None
-) -> Translation:
-    """Translate a Pyro model with its data to JAX, and compare the two.
-
-    Parameters
-    ----------
-    model, data
-        As for :func:`ppl_lvm.fit`: a plain Pyro function and its arguments.
-    params
-        Values of ``pyro.param`` statements, by name; those left out start as the program says.
-    dtype
-        "float64" (default) or "float32".
-
-    Raises
-    ------
-    ValueError
-        (``TranslationError``) with model, site, source line and way out, if the program cannot be translated
-        or the translation disagrees with Pyro.
-    """
-    from ppl_lvm.backends.session import random_states_restored
-    from ppl_lvm.fitting import prepare
-
-    with random_states_restored():
-        problem = prepare(model, data, dtype=dtype)
-        with jax_session(problem.dtype):
-            translated = _translated(problem)
-            given = _params(translated, params or {})
-            translated, found = _checked(problem, translated, given)
-            arrays, _ = split_arguments(problem.arguments)
-            return Translation(
-                problem.model.describe(), problem.dtype, translated.density(), found, translated.plan.num_ops,
-                Counter(translated.plan.operators), _baked_names(translated), arrays, given,
-            )  # fmt: skip
 
 
 def translated_density(problem: Problem) -> Density:
@@ -150,8 +51,8 @@ def translation_reason(problem: Problem) -> str | None:
     if "refused" not in notes and "translated" not in notes:
         try:
             with jax_session(problem.dtype):
-                translated = _translated(problem)
-                translated, found = _checked(problem, translated, _params(translated, {}))
+                translated = translated_program(problem)
+                translated, found = checked(problem, translated, params_at(translated, {}))
             notes["translated"] = translated
             notes["translation"] = _record(translated, found)
         except TranslationError as error:
@@ -182,8 +83,14 @@ def check_draws(problem: Problem, draws: Mapping[str, np.ndarray], params: Mappi
     return found
 
 
-def _translated(problem: Problem) -> Translated:
+def translated_program(problem: Problem) -> Translated:
     """Recorded now, or taken from an earlier fit of the same function to data of the same shapes."""
+    endless = [s.name for s in problem.latents(discrete=True) if not s.enumerable]
+    if endless:
+        raise TranslationError(
+            f"{problem.model.describe()}: discrete sites are summed out, and {endless} have infinite support; "
+            "truncate them (a Categorical over the likely values) or marginalise them in the model."
+        )
     key = _key(problem)
     if key in _RECENT:
         again = _RECENT[key].rebound(problem)
@@ -212,7 +119,7 @@ def _key(problem: Problem) -> Any:
     return model.pyro.model, statics, problem.data_plate, problem.dtype, held, signature(arrays), rules
 
 
-def _checked(problem: Problem, translated: Translated, params: Mapping[str, Any]) -> tuple[Translated, Check]:
+def checked(problem: Problem, translated: Translated, params: Mapping[str, Any]) -> tuple[Translated, Check]:
     """The translation with its check; one from an earlier fit that fails it is made anew first."""
     seed = 0
     found = _check(problem, translated, params, seed)
@@ -234,10 +141,10 @@ def _ours(translated: Translated, problem: Problem, params: Mapping[str, Any]) -
     density = translated.density()
     arrays, _ = split_arguments(problem.arguments)
     held = {k: jnp.asarray(np.asarray(v)) for k, v in params.items()}
-    return lambda point: _evaluate(density, point, arrays, held)
+    return lambda point: evaluate(density, point, arrays, held)
 
 
-def _evaluate(
+def evaluate(
     density: Density, z: Mapping[str, Any], data: Any, params: Any
 ) -> tuple[float, dict[str, np.ndarray]]:
     flat = density.flatten({k: jnp.asarray(z[k]) for k in density.shapes})
@@ -250,7 +157,7 @@ def value_and_slope(density: Density) -> Any:
     return cached(("slope", density.key), density.compile_slope)
 
 
-def _params(translated: Translated, given: Mapping[str, Any]) -> dict[str, Any]:
+def params_at(translated: Translated, given: Mapping[str, Any]) -> dict[str, Any]:
     names = translated.layout.params
     unknown = sorted(set(given) - set(names))
     if unknown:
@@ -269,7 +176,7 @@ def _rest(translated: Translated, params: Mapping[str, Any]) -> list[Any]:
     return [*translated.tensors(translated.examples), *held]
 
 
-def _baked_names(translated: Translated) -> tuple[str, ...]:
+def baked_names(translated: Translated) -> tuple[str, ...]:
     import jax
 
     names = jax.tree_util.tree_unflatten(translated.layout.data, list(range(translated.layout.num_data)))
@@ -280,7 +187,7 @@ def _baked_names(translated: Translated) -> tuple[str, ...]:
 
 
 def _record(translated: Translated, found: Check) -> dict[str, Any]:
-    return {"num_ops": translated.plan.num_ops, "baked": list(_baked_names(translated)), **_figures(found)}
+    return {"num_ops": translated.plan.num_ops, "baked": list(baked_names(translated)), **_figures(found)}
 
 
 def _figures(found: Check) -> dict[str, Any]:
@@ -292,4 +199,4 @@ def _figures(found: Check) -> dict[str, Any]:
     }
 
 
-__all__ = ["Check", "Translation", "TranslationError", "register_rule", "translate"]
+__all__ = ["Check", "TranslationError", "register_rule", "translated_density", "translation_reason"]

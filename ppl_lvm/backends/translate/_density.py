@@ -50,7 +50,18 @@ class Translated:
         self.baked: frozenset[int] = frozenset()
         self._plans: dict[Any, Plan] = {}
         self._lock = threading.RLock()
+        self._run_with_gradients()
         self.plan = self._plan("evaluate", self.examples)
+
+    def _run_with_gradients(self) -> None:
+        """Refuse at once what the check would refuse for want of a gradient: recording can take minutes."""
+        with torch_session(0, self.problem.dtype):
+            latents = [z.requires_grad_() for z in self._example_latents("evaluate", self.examples)]
+            try:
+                self.program.evaluate((*latents, *self.tensors(self.examples), *self.param_tensors()))
+            except Exception as error:  # the user's own code; what else it raises, recording reports
+                if "requires grad" in str(error):
+                    raise _errors.failed_on_pyro(self.problem.model.describe(), error) from error
 
     def _free_shape(self, name: str) -> tuple[int, ...]:
         site = self.sites[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +13,9 @@ import torch
 from torch import fx
 
 from ppl_lvm.backends.translate._trace import Traced, example, origin_of
-from ppl_lvm.backends.translate.rules import find_rule, name_of, user_rules
-from ppl_lvm.backends.translate.rules._types import jax_dtype
+from ppl_lvm.backends.translate.rules import find_rule, name_of, user_rule
+from ppl_lvm.backends.translate.rules._types import has_jax_dtype, jax_dtype
+from ppl_lvm.backends.translate.rules.indexing import fills
 
 _CONCRETE = ("aten._local_scalar_dense", "aten.item", "aten.is_nonzero")
 _SHAPED_BY_VALUES = (
@@ -22,6 +23,13 @@ _SHAPED_BY_VALUES = (
     "aten.unique_consecutive", "aten.bincount", "aten.repeat_interleave", "aten.histc", "aten.nonzero_numpy",
 )  # fmt: skip
 _NOTHING = frozenset[int]()
+_KINDS = {
+    "aten.expand.default": "expand",
+    "aten.view.default": "view",
+    "aten.bmm.default": "product",
+    "aten.matmul.default": "product",
+}
+_POINTWISE = ("ppl_lvm.safe_log.default", "aten.detach.default", "aten.clone.default", "aten._to_copy.default")
 
 
 class _Ref(int):
@@ -37,6 +45,22 @@ class _Step:
     kwargs: Mapping[str, Any]
     dtypes: Any
     needs: tuple[int, ...]
+    kind: str  # "pointwise", "expand", "view", "product" or "other"
+    shape: tuple[int, ...] | None
+
+
+class _Wide(NamedTuple):
+    """An array that stands for its broadcast to ``shape``.
+
+    Libraries expand parameters to the shape of the data before they take logs and squares of them. Kept
+    narrow until an operator looks along an axis, that work is done once for each parameter, not for each datum.
+    """
+
+    base: Any
+    shape: tuple[int, ...]
+
+    def full(self) -> Any:
+        return jnp.broadcast_to(self.base, self.shape)
 
 
 @dataclass(frozen=True)
@@ -47,9 +71,10 @@ class Problems:
     shaped: tuple[fx.Node, ...]
     random: tuple[fx.Node, ...]
     missing: tuple[fx.Node, ...]
+    foreign: tuple[fx.Node, ...] = ()  # of a dtype or layout that JAX does not have
 
     def __bool__(self) -> bool:
-        return bool(self.concrete or self.shaped or self.random or self.missing)
+        return bool(self.concrete or self.shaped or self.random or self.missing or self.foreign)
 
 
 class Analysis:
@@ -87,7 +112,8 @@ class Analysis:
 
     def problems(self) -> Problems:
         calls = [n for n in self._calls() if self.depends[n]]
-        concrete = [n for n in calls if self._is_concrete(n)]
+        # Whether a latent that went to a list matters is for the check to find: it names the line, too.
+        concrete = [n for n in calls if self._is_concrete(n) and not origin_of(n).left]
         shaped = [n for n in calls if n in self.live and self._is_shaped(n)]
         random = [n for n in self._calls() if n in self.live and _is_random(n)]
         blocked = {*concrete, *shaped, *random}
@@ -96,7 +122,12 @@ class Analysis:
             for n in calls
             if n in self.live and n not in blocked and not _is_getitem(n) and find_rule(n.target) is None
         ]
-        return Problems(tuple(concrete), tuple(shaped), tuple(random), tuple(missing))
+        foreign = [n for n in self.live if is_foreign(example(n)) and self._enters(n)]
+        return Problems(tuple(concrete), tuple(shaped), tuple(random), tuple(missing), tuple(foreign))
+
+    def _enters(self, node: fx.Node) -> bool:
+        """Whether a node's value is JAX's business: not that of a constant that torch folds into another."""
+        return bool(self.depends[node]) or any(self.depends.get(user) for user in node.users)
 
     def _calls(self) -> list[fx.Node]:
         return [n for n in self.traced.module.graph.nodes if n.op == "call_function"]
@@ -116,12 +147,31 @@ class Analysis:
         """The inputs whose values matter: those of boolean index masks, or all of another operator's."""
         if not name_of(node.target).startswith(("aten.index.", "aten.index_put")):
             return self.depends[node]
+        if name_of(node.target).startswith("aten.index_put") and _fills(node):
+            return _NOTHING
         masks = [i for i in node.args[1] if isinstance(i, fx.Node) and _is_mask(example(i))]  # type: ignore[union-attr]
         return frozenset().union(*(self.depends[m] for m in masks)) if masks else _NOTHING
 
 
+def _fills(node: fx.Node) -> bool:
+    """Whether a write by a mask has a ``where`` for its rule, so that no shape depends on the mask."""
+    indices = [None if i is None else example(i) for i in node.args[1]]  # type: ignore[union-attr]
+    into, values = example(node.args[0]), example(node.args[2])
+    known = all(isinstance(v, torch.Tensor) for v in (into, values, *(i for i in indices if i is not None)))
+    return known and fills(into, indices, values)
+
+
 def _is_mask(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype in (torch.bool, torch.uint8)
+
+
+def is_foreign(value: Any) -> bool:
+    """Whether JAX has no counterpart of a tensor, or of one in a tuple: by its dtype, or not strided."""
+    if isinstance(value, (list, tuple)):
+        return any(is_foreign(v) for v in value)
+    if not isinstance(value, torch.Tensor):
+        return False
+    return value.layout != torch.strided or not has_jax_dtype(value.dtype)
 
 
 def _is_random(node: fx.Node) -> bool:
@@ -169,15 +219,36 @@ class Plan:
         """The outputs ``names`` at the inputs, in the order of the traced function's arguments."""
         values: dict[int, Any] = dict(enumerate(inputs))
         for at in self._order(names):
-            step, place = self.steps[at], self._step_places[at]
-            args = _resolve(step.args, values, self.constants)
-            kwargs = _resolve(step.kwargs, values, self.constants)
-            values[place] = _as_recorded(step.rule(*args, **kwargs), step.dtypes)
+            values[self._step_places[at]] = self._apply(self.steps[at], values)
         return {name: self._value(self.outputs[name], values) for name in names}
+
+    def _apply(self, step: _Step, values: Mapping[int, Any]) -> Any:
+        if step.kind in ("view", "product") and (narrow := self._narrow(step, values)) is not None:
+            return narrow
+        if step.kind not in ("pointwise", "expand") or step.shape is None:
+            args, kwargs = (_resolve(t, values, self.constants, _full) for t in (step.args, step.kwargs))
+            return _as_recorded(step.rule(*args, **kwargs), step.dtypes)
+        args, kwargs = (_resolve(t, values, self.constants, _base) for t in (step.args, step.kwargs))
+        result = args[0] if step.kind == "expand" else step.rule(*args, **kwargs)
+        result = _as_recorded(result, step.dtypes)
+        return result if jnp.shape(result) == step.shape else _Wide(result, step.shape)
+
+    def _narrow(self, step: _Step, values: Mapping[int, Any]) -> Any | None:
+        """A view that changes nothing, and a product with one matrix for the whole batch, need no broadcast."""
+        first = values.get(step.args[0]) if isinstance(step.args[0], _Ref) else None
+        if not isinstance(first, _Wide):
+            return None
+        if step.kind == "view":
+            return first if step.shape == first.shape else None
+        matrix = first.base.reshape(first.base.shape[-2:]) if first.base.size == _last(first) else None
+        if matrix is None or not isinstance(step.args[1], _Ref):
+            return None
+        other = _resolve(step.args[1], values, self.constants, _full)
+        return _as_recorded(jnp.swapaxes(jnp.swapaxes(other, -1, -2) @ matrix.T, -1, -2), step.dtypes)
 
     def _value(self, output: Any, values: Mapping[int, Any]) -> Any:
         if isinstance(output, _Ref):
-            return values[output] if output in values else jnp.asarray(self.constants[output])
+            return _full(values[output]) if output in values else jnp.asarray(self.constants[output])
         return jnp.asarray(output)
 
     def _order(self, names: tuple[str, ...]) -> list[int]:
@@ -207,12 +278,13 @@ class Plan:
         if rule is None:
             raise ValueError(f"no rule for {name_of(node.target)}")  # refused before
         needs = tuple(_refs(args)) + tuple(_refs(kwargs))
-        step = _Step(rule, args, kwargs, _dtypes(example(node)), needs)
+        shape = tuple(value.shape) if isinstance(value := example(node), torch.Tensor) else None
+        step = _Step(rule, args, kwargs, _dtypes(value), needs, _kind(node), shape)
         place = self._claim(node)
         self._step_places[len(self.steps)] = place
         self.steps.append(step)
         self.operators.append(name_of(node.target))
-        own = user_rules().get(name_of(node.target))
+        own = user_rule(node.target)
         self._digest.update(f"{name_of(node.target)} {args!r} {kwargs!r} {own!r}".encode())
 
     def _claim(self, node: fx.Node) -> int:
@@ -239,13 +311,39 @@ def _getitem(values: Any, index: int) -> Any:
     return values[index]
 
 
-def _resolve(tree: Any, values: Mapping[int, Any], constants: Mapping[int, np.ndarray]) -> Any:
+def _kind(node: fx.Node) -> str:
+    known = _KINDS.get(name_of(node.target))
+    if known is not None:
+        return known
+    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) or name_of(node.target) in _POINTWISE
+    return "pointwise" if pointwise else "other"
+
+
+def _last(value: _Wide) -> int:
+    """Number of elements of the last two axes."""
+    return int(np.prod(value.shape[-2:]))
+
+
+def _full(value: Any) -> Any:
+    return value.full() if isinstance(value, _Wide) else value
+
+
+def _base(value: Any) -> Any:
+    return value.base if isinstance(value, _Wide) else value
+
+
+def _resolve(
+    tree: Any,
+    values: Mapping[int, Any],
+    constants: Mapping[int, np.ndarray],
+    form: Callable[[Any], Any],
+) -> Any:
     if isinstance(tree, _Ref):
-        return values[tree] if tree in values else constants[tree]
+        return form(values[tree]) if tree in values else constants[tree]
     if isinstance(tree, (list, tuple)) and not isinstance(tree, torch.Size):
-        return type(tree)(_resolve(v, values, constants) for v in tree)
+        return type(tree)(_resolve(v, values, constants, form) for v in tree)
     if isinstance(tree, Mapping):
-        return {k: _resolve(v, values, constants) for k, v in tree.items()}
+        return {k: _resolve(v, values, constants, form) for k, v in tree.items()}
     return tree
 
 

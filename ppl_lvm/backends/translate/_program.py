@@ -8,8 +8,8 @@ is the translation alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.transforms import biject_to
 from pyro.poutine.messenger import Messenger
+from torch.distributions import Distribution
 
 from ppl_lvm.backends._pyro_density import enumerated, traced_terms
 from ppl_lvm.core import Problem
@@ -101,7 +102,7 @@ class Program:
 
     def evaluate(self, flat: tuple, mark: Marker = _unmarked) -> Tensors:
         """Log densities, values and Jacobians by name ."""
-        with pyro.validation_enabled(False):  # its checks would branch on values
+        with _unvalidated():
             return self._evaluate(flat, mark)
 
     def _evaluate(self, flat: tuple, mark: Marker) -> Tensors:
@@ -124,7 +125,7 @@ class Program:
         """Preimages of values in the supports, by site: the sites' inputs are constrained here."""
         values, data, params = self.layout.split(flat)
         placed = FromUnconstrained(values, mark, inverse=True)
-        with pyro.validation_enabled(False):
+        with _unvalidated():
             self._trace(placed, data, params)
         return {f"free:{site}": value for site, value in placed.free.items()}
 
@@ -148,6 +149,21 @@ class Program:
             out["per_datum"] = sum(inside, start)
         prior = traced_terms(problem, trace, particles=False, prior=True).total
         out["log_prior"] = sum((j.sum() for j in jacobians.values()), prior)
+
+
+@contextmanager
+def _unvalidated() -> Iterator[None]:
+    """No checks by Pyro or torch, which branch on values: none at all of values in ``log_prob``.
+
+    A distribution that was expanded before (as in a ``PyroSample``) has kept the setting of that time.
+    """
+    own = Distribution._validate_sample
+    Distribution._validate_sample = lambda self, value: None  # type: ignore[method-assign]
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        Distribution._validate_sample = own  # type: ignore[method-assign]
 
 
 def _score(trace: Any, mark: Marker) -> None:

@@ -12,9 +12,13 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.ops import special
 from torch import fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+
+from ppl_lvm.backends.translate._masked import without_masked_writes
+from ppl_lvm.backends.translate._stand_ins import stand_ins
+from ppl_lvm.backends.translate.rules import user_rule
+from ppl_lvm.backends.translate.rules.decomposed import decompositions
 
 _OWN = str(Path(__file__).resolve().parents[2])
 _LIBRARIES = tuple(
@@ -28,6 +32,7 @@ class Origin:
 
     site: str = ""
     line: str = ""
+    left: bool = False  # recorded only to show that a value went to a list or a NumPy array
 
 
 @dataclass
@@ -45,6 +50,7 @@ class _Recorder:
 
     site: str = ""
     inherited: Origin | None = None
+    leaving: bool = False
     stamped: set[int] = field(default_factory=set)
 
     @contextlib.contextmanager
@@ -63,7 +69,7 @@ class _Recorder:
 
         def create_and_stamp(*args: Any, **kwargs: Any) -> fx.Node:
             node = create(*args, **kwargs)
-            node.meta["origin"] = self.inherited or Origin(self.site, _user_line())
+            node.meta["origin"] = self.inherited or Origin(self.site, user_line(), self.leaving)
             return node
 
         tracer.create_node = create_and_stamp
@@ -73,12 +79,43 @@ class _Recorder:
             tracer.create_node = create
 
 
-def _user_line() -> str:
+    @contextlib.contextmanager
+    def watching_lists(self) -> Iterator[None]:
+        """Record that values go to lists and NumPy arrays, which the tracer does not see."""
+
+        def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+            def leave(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                if x.numel() and not self.leaving:
+                    self.leaving = True
+                    try:
+                        x.reshape(-1)[0].item()
+                    finally:
+                        self.leaving = False
+                return method(x, *args, **kwargs)
+
+            return leave
+
+        names = ("tolist", "numpy")  # of torch's base class: set on the class above it, and deleted again
+        for name in names:
+            setattr(torch.Tensor, name, watched(getattr(torch.Tensor, name)))
+        try:
+            yield
+        finally:
+            for name in names:
+                delattr(torch.Tensor, name)
+
+
+def is_users(filename: str) -> bool:
+    """Whether a frame of this file is the user's own code, not of torch, Pyro, other packages or ours."""
+    return not filename.startswith((*_LIBRARIES, "<frozen")) and "site-packages" not in filename
+
+
+def user_line() -> str:
     """``file.py:12`` of the innermost frame outside of the libraries, or nothing."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_LIBRARIES) and "site-packages" not in name and not name.startswith("<frozen"):
+        if is_users(name):
             return f"{Path(name).name}:{frame.f_lineno}" if not name.startswith("<") else ""
         frame = frame.f_back
     return ""
@@ -93,22 +130,25 @@ def trace(evaluate: Callable[..., dict[str, torch.Tensor]], flat: tuple[torch.Te
     names: list[str] = []
 
     def run(*args: torch.Tensor) -> list[torch.Tensor]:
-        with recorder.recording():
+        with recorder.recording(), recorder.watching_lists():
             out = evaluate(args, recorder.mark)
         names[:] = list(out)
         return [out[name] for name in names]
 
-    with _opaque_safe_log(), torch.no_grad():
+    with stand_ins(), torch.no_grad():
         module = _record(run, flat)
         if _mutates(module):
-            module = _functional(module, recorder, flat)
+            module = without_masked_writes(_functional(module, recorder, flat))
     inputs = tuple(n for n in module.graph.nodes if n.op == "placeholder")
     (results,) = next(n for n in module.graph.nodes if n.op == "output").args
     return Traced(module, inputs, dict(zip(names, results, strict=True)))
 
 
 def _record(function: Callable, flat: tuple[torch.Tensor, ...]) -> fx.GraphModule:
-    return make_fx(function, tracing_mode="real", _error_on_data_dependent_ops=False)(*flat)
+    table = decompositions(lambda op: user_rule(op) is not None)
+    return make_fx(
+        function, decomposition_table=table, tracing_mode="real", _error_on_data_dependent_ops=False
+    )(*flat)
 
 
 def _mutates(module: fx.GraphModule) -> bool:
@@ -123,7 +163,15 @@ def _functional(
 ) -> fx.GraphModule:
     """The same graph without in-place writes; nodes keep the origin of what they replace."""
 
+    constants: dict[str, torch.Tensor] = {}
+
     class Replay(fx.Interpreter):
+        def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+            """Constants as tensors that writes can be made functional in, one of each for all its users."""
+            if target not in constants:
+                constants[target] = torch.ops.aten.lift_fresh_copy(super().get_attr(target, args, kwargs))
+            return constants[target]
+
         def run_node(self, n: fx.Node) -> Any:
             recorder.inherited = n.meta.get("origin")
             return super().run_node(n)
@@ -135,22 +183,6 @@ def _functional(
     return _record(torch.func.functionalize(run, remove="mutations"), flat)
 
 
-@contextlib.contextmanager
-def _opaque_safe_log() -> Iterator[None]:
-    """Record Pyro's ``safe_log`` as one operator, for its gradient is not that of ``log``."""
-    own = special._SafeLog.apply
-    special._SafeLog.apply = staticmethod(torch.ops.ppl_lvm.safe_log)
-    try:
-        yield
-    finally:
-        special._SafeLog.apply = own
-
-
-@torch.library.custom_op("ppl_lvm::safe_log", mutates_args=())
-def _safe_log(x: torch.Tensor) -> torch.Tensor:
-    return x.log()
-
-
 def origin_of(node: fx.Node) -> Origin:
     return node.meta.get("origin") or Origin()
 
@@ -160,4 +192,4 @@ def example(node: Any) -> Any:
     return node.meta.get("val") if isinstance(node, fx.Node) else None
 
 
-__all__ = ["Mapping", "Origin", "Traced", "example", "origin_of", "trace"]
+__all__ = ["Mapping", "Origin", "Traced", "example", "is_users", "origin_of", "trace", "user_line"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 Rule = Callable[..., Any]
 _RULES: dict[str, Rule] = {}
+_FILES: dict[str, str] = {}
 _USERS: dict[str, Rule] = {}
+# Compiled functions are kept under the identity of the rules in them, so that may not be used again.
+_EVER_REGISTERED: list[Rule] = []
 
 
 def name_of(op: Any) -> str:
@@ -23,12 +27,13 @@ def name_of(op: Any) -> str:
     return getattr(op, "__name__", repr(op))
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str) -> Callable[[Any], Any]:
     """Register a rule of our own for operators by name, e.g. ``aten.add`` or ``aten.add.Tensor``."""
+    file = sys._getframe(1).f_globals["__name__"].rsplit(".", 1)[-1]
 
-    def register(function: Rule) -> Rule:
+    def register(function: Any) -> Any:
         for name in names:
-            _RULES[name] = function
+            _RULES[name], _FILES[name] = function, file
         return function
 
     return register
@@ -40,14 +45,15 @@ def register_rule(op: Any) -> Callable[[Rule], Rule]:
     Parameters
     ----------
     op
-        A torch operator (``torch.ops.<library>.<op>`` for all its overloads, or one overload), or its name such
-        as ``"mylib.op"``.
+        A torch operator (``torch.ops.<library>.<op>`` for all its overloads, or one overload), or its name
+        such as ``"mylib.op"``.
 
     Returns
     -------
-    A decorator. The function takes the operator's arguments with ``jax`` arrays for tensors and returns what the
-    operator returns; it must be differentiable by JAX. It takes precedence over a rule of our own, and every
-    translation is checked against Pyro's value and gradient as always.
+    A decorator. The function takes the operator's arguments with ``jax`` arrays for tensors and returns what
+    the operator returns; it must be differentiable by JAX. It takes precedence over a rule of our own, that
+    of an overload over that of all overloads, and every translation is checked against Pyro's value and
+    gradient as always.
 
     Raises
     ------
@@ -65,6 +71,7 @@ def register_rule(op: Any) -> Callable[[Rule], Rule]:
         if not callable(function):
             raise TypeError(f"rule for {name}: expected a function of jax arrays, got {function!r}.")
         _USERS[name] = function
+        _EVER_REGISTERED.append(function)
         return function
 
     return register
@@ -73,13 +80,18 @@ def register_rule(op: Any) -> Callable[[Rule], Rule]:
 def find_rule(op: Any) -> Rule | None:
     """The rule for an operator: a user's first, its overload's before the whole packet's."""
     _load()
+    return user_rule(op) or _look_up(op, _RULES)
+
+
+def user_rule(op: Any) -> Rule | None:
+    """The rule that a user has registered for an operator, if any."""
+    return _look_up(op, _USERS)
+
+
+def _look_up(op: Any, table: dict[str, Rule]) -> Rule | None:
     full = name_of(op)
     short = full.rsplit(".", 1)[0] if full.count(".") > 1 else full
-    for table in (_USERS, _RULES):
-        for name in (full, short):
-            if name in table:
-                return table[name]
-    return None
+    return table.get(full) or table.get(short)
 
 
 def user_rules() -> dict[str, Rule]:
@@ -87,22 +99,29 @@ def user_rules() -> dict[str, Rule]:
 
 
 def supported() -> dict[str, list[str]]:
-    """Operators by the file that holds their rule, for the documentation."""
+    """Operators by the file that holds their rule; those "decomposed" are rewritten by torch."""
+    from ppl_lvm.backends.translate.rules.decomposed import names
+
     _load()
     found: dict[str, list[str]] = {}
-    for name, function in sorted(_RULES.items()):
-        found.setdefault(function.__module__.rsplit(".", 1)[-1], []).append(name)
-    return found
+    for name in sorted(_RULES):
+        found.setdefault(_FILES[name], []).append(name)
+    return {**found, "decomposed": list(names())}
 
 
 def _load() -> None:
     from ppl_lvm.backends.translate.rules import (  # noqa: F401  (each fills the table)
         creation,
         elementwise,
+        factorisations,
+        fourier,
         indexing,
         linalg,
         networks,
+        ordering,
+        pooling,
         reduction,
+        scatter,
         shape,
         special,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -21,6 +24,10 @@ _DTYPES = {
     torch.uint8: np.uint8,
     torch.bool: np.bool_,
 }
+
+
+def has_jax_dtype(dtype: torch.dtype) -> bool:
+    return dtype in _DTYPES
 
 
 def jax_dtype(dtype: torch.dtype) -> Any:
@@ -40,6 +47,20 @@ def axes(dim: Any, ndim: int) -> tuple[int, ...]:
     return tuple(d % ndim if ndim else 0 for d in listed) if ndim else ()
 
 
+def with_axis(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Torch takes ``dim=0`` of a tensor without axes, as if it had one of length 1."""
+
+    @wraps(function)
+    def apply(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if jnp.ndim(x):
+            return function(x, *args, **kwargs)
+        given = [v[None] if isinstance(v, jax.Array | np.ndarray) and jnp.ndim(v) == 0 else v for v in args]
+        out = function(jnp.reshape(x, (1,)), *given, **kwargs)
+        return jax.tree_util.tree_map(lambda v: jnp.reshape(v, ()), out)
+
+    return apply
+
+
 def size_of(requested: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     """A shape in which -1 (view) is worked out from the number of elements."""
     wanted = [int(s) for s in requested]
@@ -47,3 +68,15 @@ def size_of(requested: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
         rest = int(np.prod([s for s in wanted if s != -1], dtype=np.int64))
         wanted[wanted.index(-1)] = int(np.prod(shape, dtype=np.int64)) // rest if rest else 0
     return tuple(wanted)
+
+
+def absolute(x: Any) -> Any:
+    """With derivative 0 at 0, as torch has it; JAX has 1 there."""
+    size = jnp.abs(x)
+    return jnp.where(size == 0, 0, jnp.abs(jnp.where(size == 0, 1, x))).astype(size.dtype)
+
+
+def each(value: Any, count: int) -> tuple[int, ...]:
+    """One number for every spatial axis, where torch gives one for all."""
+    listed = (value,) if isinstance(value, int) else tuple(value)
+    return listed * count if len(listed) == 1 else listed

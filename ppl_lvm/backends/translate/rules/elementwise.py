@@ -9,28 +9,23 @@ import jax.numpy as jnp
 from jax import lax
 
 from ppl_lvm.backends.translate.rules import rule
-from ppl_lvm.backends.translate.rules._types import jax_dtype
+from ppl_lvm.backends.translate.rules._types import absolute, jax_dtype
 
-_SAME = {
-    "abs": jnp.abs,
+_SAME: dict[str, Any] = {
+    "abs": absolute,
     "acos": jnp.arccos,
     "acosh": jnp.arccosh,
     "asin": jnp.arcsin,
     "asinh": jnp.arcsinh,
     "atan": jnp.arctan,
-    "atan2": jnp.arctan2,
     "atanh": jnp.arctanh,
     "bitwise_and": jnp.bitwise_and,
     "bitwise_not": jnp.bitwise_not,
     "bitwise_or": jnp.bitwise_or,
     "bitwise_xor": jnp.bitwise_xor,
     "ceil": jnp.ceil,
-    "conj": jnp.conj,
     "_conj": jnp.conj,
-    "conj_physical": jnp.conj,
-    "resolve_conj": lambda x: x,
-    "resolve_neg": lambda x: x,
-    "copysign": jnp.copysign,
+    "copysign": lambda x, y: jnp.where(jnp.signbit(y), -1, 1) * absolute(x),
     "cos": jnp.cos,
     "cosh": jnp.cosh,
     "deg2rad": jnp.deg2rad,
@@ -39,16 +34,14 @@ _SAME = {
     "exp2": jnp.exp2,
     "expm1": jnp.expm1,
     "floor": jnp.floor,
-    "fmax": jnp.fmax,
-    "fmin": jnp.fmin,
+    "fmax": lambda x, y: jnp.where((x >= y) | jnp.isnan(y), x, y),  # ties are the first's
+    "fmin": lambda x, y: jnp.where((x <= y) | jnp.isnan(y), x, y),
     "fmod": jnp.fmod,
     "frac": lambda x: x - jnp.trunc(x),
     "ge": jnp.greater_equal,
     "gt": jnp.greater,
     "heaviside": jnp.heaviside,
     "hypot": jnp.hypot,
-    "imag": jnp.imag,
-    "isfinite": jnp.isfinite,
     "isinf": jnp.isinf,
     "isnan": jnp.isnan,
     "le": jnp.less_equal,
@@ -68,10 +61,8 @@ _SAME = {
     "mul": jnp.multiply,
     "ne": jnp.not_equal,
     "neg": jnp.negative,
-    "nextafter": jnp.nextafter,
-    "positive": jnp.positive,
+    "nextafter": lambda x, y: lax.stop_gradient(jnp.nextafter(x, y)),
     "rad2deg": jnp.rad2deg,
-    "real": jnp.real,
     "reciprocal": lambda x: 1.0 / x,
     "remainder": jnp.remainder,
     "rsqrt": lax.rsqrt,
@@ -82,12 +73,10 @@ _SAME = {
     "sinc": jnp.sinc,
     "sinh": jnp.sinh,
     "sqrt": jnp.sqrt,
-    "square": jnp.square,
     "tan": jnp.tan,
     "tanh": jnp.tanh,
     "trunc": jnp.trunc,
-    "angle": jnp.angle,
-    "complex": lax.complex,
+    "angle": lambda x: jnp.angle(x) if jnp.iscomplexobj(x) else lax.stop_gradient(jnp.angle(x)),
     "bitwise_left_shift": jnp.left_shift,
     "bitwise_right_shift": jnp.right_shift,
 }
@@ -95,12 +84,17 @@ for _name, _function in _SAME.items():
     rule(f"aten.{_name}")(_function)
 
 
+@rule("aten.complex")
+def complex_of(real: Any, imag: Any) -> Any:
+    return lax.complex(*jnp.broadcast_arrays(real, imag))
+
+
 @rule("aten.add")
 def add(x: Any, y: Any, alpha: Any = 1) -> Any:
     return jnp.add(x, y if alpha == 1 else alpha * y)
 
 
-@rule("aten.sub", "aten.subtract")
+@rule("aten.sub")
 def sub(x: Any, y: Any, alpha: Any = 1) -> Any:
     return jnp.subtract(x, y if alpha == 1 else alpha * y)
 
@@ -127,7 +121,38 @@ def floor_divide(x: Any, y: Any) -> Any:
 def power(x: Any, y: Any) -> Any:
     if isinstance(y, (int, float)) and float(y).is_integer() and abs(y) <= 16:
         return lax.integer_pow(jnp.asarray(x), int(y))  # derivatives at 0 are right, and it is cheaper
+    kind = jnp.result_type(x, y)
+    if not jnp.issubdtype(kind, jnp.floating):
+        return jnp.power(x, y)
+    return _power(jnp.asarray(x, kind), jnp.asarray(y, kind))
+
+
+@jax.custom_jvp
+def _power(x: Any, y: Any) -> Any:
+    """The derivatives are 0 where y = 0, and where x = 0 with respect to y."""
     return jnp.power(x, y)
+
+
+@_power.defjvp
+def _power_slope(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    (x, y), (dx, dy) = primals, tangents
+    out = jnp.power(x, y)
+    along_x = jnp.where(y == 0, 0.0, y * jnp.power(x, jnp.where(y == 0, 1.0, y - 1)))
+    flat = (x == 0) & (y >= 0)
+    along_y = jnp.where(flat, 0.0, out * jnp.log(jnp.where(flat, 1.0, x)))
+    return out, along_x * dx + along_y * dy
+
+
+@rule("aten.atan2")
+def atan2(x: Any, y: Any) -> Any:
+    """The derivative at the origin is 0."""
+    origin = (x == 0) & (y == 0)
+    return jnp.where(origin, lax.stop_gradient(jnp.arctan2(x, y)), jnp.arctan2(x, jnp.where(origin, 1.0, y)))
+
+
+@rule("aten.ldexp")
+def ldexp(x: Any, exponent: Any) -> Any:
+    return x * jnp.exp2(exponent)
 
 
 @rule("aten.addcmul")
@@ -150,7 +175,7 @@ def round_to(x: Any, decimals: int = 0) -> Any:
     return jnp.round(x, decimals)
 
 
-@rule("aten.clamp", "aten.clip")
+@rule("aten.clamp")
 def clamp(x: Any, low: Any = None, high: Any = None, *, min: Any = None, max: Any = None) -> Any:
     """Torch's derivative at a bound is 1 (inside or on it), which ``jnp.clip`` would halve."""
     low, high = low if low is not None else min, high if high is not None else max
@@ -184,25 +209,17 @@ def nan_to_num(x: Any, nan: Any = None, posinf: Any = None, neginf: Any = None) 
     return jnp.nan_to_num(x, nan=0.0 if nan is None else nan, posinf=posinf, neginf=neginf)
 
 
-@rule("aten.isclose")
-def isclose(x: Any, y: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
-    return jnp.isclose(x, y, rtol, atol, equal_nan)
-
-
-@rule("aten.detach", "aten.detach_")
+@rule("aten.detach", "aten.detach_copy")
 def detach(x: Any) -> Any:
     return lax.stop_gradient(x)
 
 
-@rule("aten._to_copy", "aten.to", "aten.type_as")
+@rule("aten._to_copy")
 def to_copy(x: Any, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:
     return x if dtype is None else jnp.asarray(x).astype(jax_dtype(dtype))
 
 
-@rule(
-    "aten.clone", "aten.alias", "aten.contiguous", "aten.lift_fresh_copy", "aten.lift_fresh", "aten.lift",
-    "aten.view_as_real_copy", "prims.device_put", "aten.positive_copy",
-)  # fmt: skip
+@rule("aten.clone", "aten.alias", "aten.alias_copy", "aten.lift_fresh_copy", "aten.lift_fresh")
 def same(x: Any, *args: Any, **kwargs: Any) -> Any:
     return x
 

@@ -10,22 +10,24 @@ from jax import lax
 
 from ppl_lvm.backends.translate.rules import rule
 
+_FEW = 32
 
-def _at(x: Any, dim: int, what: Any) -> tuple:
+
+def at_axis(x: Any, dim: int, what: Any) -> tuple:
     return (slice(None),) * (dim % jnp.ndim(x)) + (what,)
 
 
 @rule("aten.select", "aten.select_copy")
 def select(x: Any, dim: int, index: int) -> Any:
-    return x[_at(x, dim, index)]
+    return x[at_axis(x, dim, index)]
 
 
 @rule("aten.slice", "aten.slice_copy")
 def slice_of(x: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
-    return x[_at(x, dim, slice(start, end, step))]
+    return x[at_axis(x, dim, slice(start, end, step))]
 
 
-@rule("aten.narrow", "aten.narrow_copy")
+@rule("aten.narrow_copy")
 def narrow(x: Any, dim: int, start: int, length: int) -> Any:
     return lax.dynamic_slice_in_dim(x, start, length, dim % jnp.ndim(x))
 
@@ -34,12 +36,12 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Any:
 def slice_scatter(
     x: Any, source: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> Any:
-    return jnp.asarray(x).at[_at(x, dim, slice(start, end, step))].set(source)
+    return jnp.asarray(x).at[at_axis(x, dim, slice(start, end, step))].set(source)
 
 
 @rule("aten.select_scatter")
 def select_scatter(x: Any, source: Any, dim: int, index: int) -> Any:
-    return jnp.asarray(x).at[_at(x, dim, index)].set(source)
+    return jnp.asarray(x).at[at_axis(x, dim, index)].set(source)
 
 
 @rule("aten.diagonal_scatter")
@@ -54,30 +56,70 @@ def _index(indices: Any) -> tuple:
     return tuple(slice(None) if i is None else i for i in indices)
 
 
-@rule("aten.index")
+@rule("aten.index", "aten._unsafe_index")
 def index(x: Any, indices: Any) -> Any:
-    """As NumPy: index arrays with a full slice between them put their axes first, in torch too."""
+    """As NumPy: index arrays with a full slice between them put their axes first, in torch too.
+
+    Where a constant index counts through a whole axis, as the values of an enumerated site do, it only
+    reshapes, which spares a scatter in the gradient.
+    """
+    given = [i for i, one in enumerate(indices) if one is not None]
+    if len(given) == 1 and _counts_through(indices[given[0]], jnp.shape(x)[given[0]]):
+        shape, at = jnp.shape(x), given[0]
+        return jnp.reshape(x, (*shape[:at], *np.shape(indices[at]), *shape[at + 1 :]))
     return jnp.asarray(x)[_index(indices)]
+
+
+def _counts_through(index: Any, size: int) -> bool:
+    if not isinstance(index, np.ndarray) or index.dtype == bool:
+        return False
+    return np.array_equal(index.ravel(), range(size))
+
+
+def fills(x: Any, indices: Any, values: Any) -> bool:
+    """Whether a write by one boolean mask gives the same values to all places, so that it is a ``where``."""
+    masks = [i for i in indices if i is not None]
+    if len(masks) != 1 or len(indices) != 1 or "bool" not in str(masks[0].dtype):
+        return False
+    mask, value = tuple(masks[0].shape), tuple(values.shape)
+    rest = tuple(x.shape)[len(mask) :]
+    return len(value) <= len(rest) or all(n == 1 for n in value[: len(value) - len(rest)])
 
 
 @rule("aten.index_put", "aten._index_put_impl", "aten._unsafe_index_put")
 def index_put(x: Any, indices: Any, values: Any, accumulate: bool = False, unsafe: bool = False) -> Any:
-    place = jnp.asarray(x).at[_index(indices)]
+    x, values = jnp.asarray(x), jnp.asarray(values)
+    if fills(x, indices, values):
+        mask = jnp.reshape(indices[0], jnp.shape(indices[0]) + (1,) * (x.ndim - jnp.ndim(indices[0])))
+        one = jnp.reshape(
+            values, values.shape[values.ndim - min(values.ndim, x.ndim - jnp.ndim(indices[0])) :]
+        )
+        return jnp.where(mask, x + one if accumulate else one, x)
+    place = x.at[_index(indices)]
     return place.add(values) if accumulate else place.set(values)
 
 
 @rule("aten.gather")
 def gather(x: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
     if jnp.ndim(x) == 0:
-        return x
+        return jnp.broadcast_to(x, jnp.shape(index))
+    if jnp.ndim(index) == 0:
+        return jnp.reshape(x, (-1,))[index]
+    if _picks_one_of_few(x, dim, index):
+        chosen = np.moveaxis(index, dim, -1) == np.arange(jnp.shape(x)[dim])
+        picked = jnp.where(chosen, jnp.moveaxis(x, dim, -1), 0).sum(-1)
+        return jnp.expand_dims(picked, dim)
     own = jnp.asarray(x)[tuple(slice(0, n) if a != dim % jnp.ndim(x) else slice(None)
                                for a, n in enumerate(jnp.shape(index)))]  # fmt: skip
     return jnp.take_along_axis(own, index, dim)
 
 
-@rule("aten.take_along_dim")
-def take_along_dim(x: Any, indices: Any, dim: Any = None) -> Any:
-    return jnp.take_along_axis(x, indices, dim)
+def _picks_one_of_few(x: Any, dim: int, index: Any) -> bool:
+    """Whether a constant index takes one of a few entries: a masked sum spares the gradient a scatter."""
+    if not isinstance(index, np.ndarray) or index.shape[dim] != 1 or jnp.shape(x)[dim] > _FEW:
+        return False
+    rest = [a for a in range(index.ndim) if a != dim % index.ndim]
+    return all(index.shape[a] == jnp.shape(x)[a] for a in rest)
 
 
 @rule("aten.take")
@@ -90,64 +132,28 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
     return jnp.take(x, jnp.ravel(index), dim) if jnp.ndim(x) else x
 
 
-@rule("aten.masked_scatter")
-def masked_scatter(x: Any, mask: Any, source: Any) -> Any:
-    flat = jnp.broadcast_to(mask, jnp.shape(x)).ravel()
-    order = jnp.clip(jnp.cumsum(flat) - 1, 0, jnp.size(source) - 1)
-    return jnp.where(flat, jnp.ravel(source)[order], jnp.ravel(x)).reshape(jnp.shape(x))
-
-
-def _along(x: Any, dim: int, index: Any) -> tuple:
-    grids = list(jnp.meshgrid(*[jnp.arange(n) for n in jnp.shape(index)], indexing="ij"))
-    grids[dim % jnp.ndim(x)] = index
-    return tuple(grids)
-
-
-@rule("aten.scatter")
-def scatter(x: Any, dim: int, index: Any, source: Any, *, reduce: str | None = None) -> Any:
-    places = _along(x, dim, index)
-    values = source if jnp.ndim(source) == 0 else source[tuple(slice(0, n) for n in jnp.shape(index))]
-    place = jnp.asarray(x).at[places]
-    return {None: place.set, "add": place.add, "multiply": place.multiply}[reduce](values)
-
-
-@rule("aten.scatter_add")
-def scatter_add(x: Any, dim: int, index: Any, source: Any) -> Any:
-    return scatter(x, dim, index, source, reduce="add")
-
-
-@rule("aten.index_add")
-def index_add(x: Any, dim: int, index: Any, source: Any, *, alpha: Any = 1) -> Any:
-    return jnp.asarray(x).at[_at(x, dim, index)].add(alpha * source)
-
-
-@rule("aten.index_copy")
-def index_copy(x: Any, dim: int, index: Any, source: Any) -> Any:
-    return jnp.asarray(x).at[_at(x, dim, index)].set(source)
-
-
-@rule("aten.index_fill")
-def index_fill(x: Any, dim: int, index: Any, value: Any) -> Any:
-    return jnp.asarray(x).at[_at(x, dim, index)].set(value)
-
-
 @rule("aten.bucketize")
 def bucketize(x: Any, boundaries: Any, *, out_int32: bool = False, right: bool = False) -> Any:
     return jnp.searchsorted(boundaries, x, side="right" if right else "left")
 
 
 @rule("aten.searchsorted")
-def searchsorted(boundaries: Any, x: Any, *, out_int32: bool = False, right: bool = False, **kw: Any) -> Any:
-    side = "right" if right or kw.get("side") == "right" else "left"
+def searchsorted(
+    boundaries: Any,
+    x: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: Any = None,
+    sorter: Any = None,
+) -> Any:
+    side = "right" if right or side == "right" else "left"
+    if sorter is not None:
+        boundaries = jnp.take_along_axis(boundaries, sorter, -1)
     if jnp.ndim(boundaries) == 1:
         return jnp.searchsorted(boundaries, x, side=side)
     compare = jnp.less_equal if side == "right" else jnp.less
     return compare(boundaries[..., None, :], x[..., :, None]).sum(-1)
-
-
-@rule("aten.one_hot")
-def one_hot(x: Any, num_classes: int) -> Any:
-    return (jnp.asarray(x)[..., None] == jnp.arange(num_classes)).astype(jnp.int_)
 
 
 @rule("aten.unfold")
@@ -166,9 +172,14 @@ def as_strided(x: Any, size: Any, stride: Any, offset: Any = None) -> Any:
     return jnp.ravel(x)[places]
 
 
-@rule("aten.combinations")
-def combinations(x: Any, r: int = 2, with_replacement: bool = False) -> Any:
-    import itertools
+@rule("ppl_lvm.take_masked")
+def take_masked(x: Any, mask: Any) -> Any:
+    """Entries outside of the mask are those of its first place, where what follows has a derivative."""
+    kept = jnp.reshape(x, (mask.size, -1))
+    held = jnp.reshape(mask, (-1, 1))
+    return jnp.reshape(jnp.where(held, kept, kept[jnp.argmax(held)]), jnp.shape(x))
 
-    choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
-    return x[np.array(list(choose(range(len(x)), r)))]
+
+@rule("ppl_lvm.put_masked")
+def put_masked(x: Any, mask: Any, values: Any) -> Any:
+    return jnp.where(jnp.reshape(mask, mask.shape + (1,) * (jnp.ndim(x) - mask.ndim)), values, x)

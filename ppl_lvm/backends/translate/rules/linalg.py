@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jax import lax
+import numpy as np
 
 from ppl_lvm.backends.translate.rules import rule
+from ppl_lvm.backends.translate.rules.reduction import vector_norm
+
+_SMALL = 4
 
 
-@rule("aten.mm", "aten.bmm", "aten.mv", "aten.matmul", "aten.dot", "aten.vdot", "aten.linalg_matmul")
+@rule("aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot")
 def matmul(x: Any, y: Any) -> Any:
+    if jnp.ndim(x) > 2 and jnp.shape(x)[-2] == jnp.shape(y)[-1] == 1:  # inner products, as in contractions
+        return (x * jnp.swapaxes(y, -1, -2)).sum(-1, keepdims=True)
+    if jnp.ndim(x) > 2 and jnp.ndim(y) > 2 and max(*jnp.shape(x)[-2:], jnp.shape(y)[-1]) <= _SMALL:
+        return (x[..., :, :, None] * y[..., None, :, :]).sum(-2)  # a library's call each costs more
     return jnp.matmul(x, y)
 
 
@@ -27,153 +35,43 @@ def addbmm(c: Any, x: Any, y: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
     return beta * c + alpha * jnp.matmul(x, y).sum(0)
 
 
-@rule("aten.outer", "aten.ger")
-def outer(x: Any, y: Any) -> Any:
-    return jnp.outer(x, y)
-
-
 @rule("aten.linalg_cross")
 def cross(x: Any, y: Any, *, dim: int = -1) -> Any:
     return jnp.cross(x, y, axis=dim)
 
 
-@rule("aten.kron")
-def kron(x: Any, y: Any) -> Any:
-    return jnp.kron(x, y)
+def _distance(difference: Any, p: float) -> Any:
+    return vector_norm(difference, float(p), -1)
 
 
-@rule("aten.einsum")
-def einsum(equation: str, tensors: Any, path: Any = None) -> Any:
-    return jnp.einsum(equation, *tensors)
+@rule("aten._cdist_forward")
+def cdist(x: Any, y: Any, p: float, mode: Any = None) -> Any:
+    return _distance(x[..., :, None, :] - y[..., None, :, :], p)
 
 
-@rule("aten.linalg_cholesky_ex")
-def cholesky_ex(x: Any, *, upper: bool = False, check_errors: bool = False) -> Any:
-    """NaN where the matrix is not positive definite (torch raises): a sampler sees a divergence."""
-    factor = jnp.linalg.cholesky(jnp.tril(x) + jnp.swapaxes(jnp.tril(x, -1), -1, -2))
-    if upper:
-        factor = jnp.swapaxes(factor, -1, -2)
-    return factor, jnp.zeros(jnp.shape(x)[:-2], jnp.int32)
+@rule("aten._pdist_forward")
+def pdist(x: Any, p: float = 2) -> Any:
+    rows, columns = np.triu_indices(jnp.shape(x)[0], 1)
+    return _distance(x[rows] - x[columns], p)
 
 
-@rule("aten.cholesky", "aten.linalg_cholesky")
-def cholesky(x: Any, upper: bool = False) -> Any:
-    return cholesky_ex(x, upper=upper)[0]
+@rule("aten._euclidean_dist")
+@jax.custom_jvp
+def euclidean_dist(x: Any, y: Any) -> Any:
+    """By products of matrices as in torch, rounding of near points included; the derivative at 0 is 0."""
+    products = jnp.matmul(x, jnp.swapaxes(y, -1, -2))
+    squares = jnp.sum(x * x, -1)[..., :, None] + jnp.sum(y * y, -1)[..., None, :]
+    return jnp.sqrt(jnp.maximum(squares - 2 * products, 0.0))
 
 
-@rule("aten._linalg_check_errors")
-def check_errors(*args: Any, **kwargs: Any) -> None:
-    return None
-
-
-@rule("aten.cholesky_solve")
-def cholesky_solve(b: Any, factor: Any, upper: bool = False) -> Any:
-    lower = jnp.swapaxes(factor, -1, -2) if upper else factor
-    half = triangular(lower, b, upper=False)
-    return triangular(jnp.swapaxes(lower, -1, -2), half, upper=True)
-
-
-@rule("aten.cholesky_inverse")
-def cholesky_inverse(factor: Any, upper: bool = False) -> Any:
-    eye = jnp.broadcast_to(jnp.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
-    return cholesky_solve(eye, factor, upper)
-
-
-@rule("aten.linalg_solve_triangular")
-def triangular(a: Any, b: Any, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
-    shape = jnp.broadcast_shapes(jnp.shape(a)[:-2], jnp.shape(b)[:-2])
-    a = jnp.broadcast_to(a, shape + jnp.shape(a)[-2:])
-    b = jnp.broadcast_to(b, shape + jnp.shape(b)[-2:])
-    return lax.linalg.triangular_solve(
-        a, b, left_side=left, lower=not upper, transpose_a=False, unit_diagonal=unitriangular
-    )
-
-
-@rule("aten.triangular_solve")
-def triangular_solve(
-    b: Any, a: Any, upper: bool = True, transpose: bool = False, unitriangular: bool = False
-) -> Any:
-    matrix = jnp.swapaxes(a, -1, -2) if transpose else a
-    out = triangular(matrix, b, upper=upper != transpose, unitriangular=unitriangular)
-    return out, a
-
-
-def _vector_solve(a: Any, b: Any) -> bool:
-    """Torch takes b as a batch of vectors where its shape is that of a without the last axis."""
-    return jnp.ndim(b) == 1 or (jnp.ndim(a) - 1 == jnp.ndim(b) and jnp.shape(b) == jnp.shape(a)[:-1])
-
-
-@rule("aten._linalg_solve_ex", "aten.linalg_solve_ex")
-def solve_ex(a: Any, b: Any, *, left: bool = True, check_errors: bool = False) -> Any:
-    vector = _vector_solve(a, b)
-    right = b[..., None] if vector else b
-    if left:
-        out = jnp.linalg.solve(a, right)
-    else:
-        out = jnp.swapaxes(jnp.linalg.solve(jnp.swapaxes(a, -1, -2), jnp.swapaxes(right, -1, -2)), -1, -2)
-    return out[..., 0] if vector else out, None, None, jnp.zeros((), jnp.int32)
-
-
-@rule("aten.linalg_solve")
-def solve(a: Any, b: Any, *, left: bool = True) -> Any:
-    return solve_ex(a, b, left=left)[0]
-
-
-@rule("aten.linalg_inv_ex")
-def inv_ex(a: Any, *, check_errors: bool = False) -> Any:
-    return jnp.linalg.inv(a), jnp.zeros(jnp.shape(a)[:-2], jnp.int32)
-
-
-@rule("aten.inverse", "aten.linalg_inv")
-def inverse(a: Any) -> Any:
-    return jnp.linalg.inv(a)
-
-
-@rule("aten._linalg_slogdet")
-def slogdet_parts(a: Any) -> Any:
-    sign, logabs = jnp.linalg.slogdet(a)
-    return sign, logabs, None, None
-
-
-@rule("aten.linalg_slogdet", "aten.slogdet")
-def slogdet(a: Any) -> Any:
-    return tuple(jnp.linalg.slogdet(a))
-
-
-@rule("aten._linalg_det")
-def det_parts(a: Any) -> Any:
-    return jnp.linalg.det(a), None, None
-
-
-@rule("aten.linalg_det", "aten.det")
-def det(a: Any) -> Any:
-    return jnp.linalg.det(a)
-
-
-@rule("aten._linalg_eigh")
-def eigh(a: Any, uplo: str = "L", compute_v: bool = True) -> Any:
-    symmetric = jnp.tril(a) + jnp.swapaxes(jnp.tril(a, -1), -1, -2)
-    if uplo == "U":
-        symmetric = jnp.triu(a) + jnp.swapaxes(jnp.triu(a, 1), -1, -2)
-    values, vectors = jnp.linalg.eigh(symmetric, symmetrize_input=False)
-    return values, vectors
-
-
-@rule("aten._linalg_svd")
-def svd(a: Any, full_matrices: bool = False, compute_uv: bool = True, *, driver: Any = None) -> Any:
-    if not compute_uv:
-        return None, jnp.linalg.svd(a, compute_uv=False), None
-    return tuple(jnp.linalg.svd(a, full_matrices=full_matrices))
-
-
-@rule("aten.linalg_qr")
-def qr(a: Any, mode: str = "reduced") -> Any:
-    return tuple(jnp.linalg.qr(a, mode))
-
-
-@rule("aten.linalg_matrix_exp")
-def matrix_exp(a: Any) -> Any:
-    return jsl.expm(a) if jnp.ndim(a) == 2 else jnp.vectorize(jsl.expm, signature="(n,n)->(n,n)")(a)
+@euclidean_dist.defjvp
+def _euclidean_slope(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    (x, y), (dx, dy) = primals, tangents
+    out = euclidean_dist(x, y)
+    zero = out == 0
+    along = jnp.sum(x * dx, -1)[..., :, None] + jnp.sum(y * dy, -1)[..., None, :]
+    along -= jnp.matmul(x, jnp.swapaxes(dy, -1, -2)) + jnp.matmul(dx, jnp.swapaxes(y, -1, -2))
+    return out, jnp.where(zero, 0.0, along / jnp.where(zero, 1.0, out))
 
 
 @rule("aten.tril")
@@ -184,11 +82,6 @@ def tril(x: Any, diagonal: int = 0) -> Any:
 @rule("aten.triu")
 def triu(x: Any, diagonal: int = 0) -> Any:
     return jnp.triu(x, diagonal)
-
-
-@rule("aten.diag")
-def diag(x: Any, diagonal: int = 0) -> Any:
-    return jnp.diag(x, diagonal)
 
 
 @rule("aten.diag_embed")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ppl_lvm.backends.translate.rules import rule
+from ppl_lvm.backends.translate.rules._types import each
 
 
 @rule("aten.relu")
@@ -44,20 +45,21 @@ def mish(x: Any) -> Any:
 
 @rule("aten.hardtanh")
 def hardtanh(x: Any, low: Any = -1, high: Any = 1) -> Any:
-    return jnp.clip(x, low, high)
+    """The derivative at a bound is 0, unlike that of clamp."""
+    return jnp.where(x <= low, low, jnp.where(x >= high, high, x))
 
 
 @rule("aten.hardsigmoid")
 def hardsigmoid(x: Any) -> Any:
-    return jnp.clip(x / 6 + 0.5, 0, 1)
+    return hardtanh(x, -3, 3) / 6 + 0.5
 
 
 @rule("aten.hardswish")
 def hardswish(x: Any) -> Any:
-    return x * jnp.clip(x + 3, 0, 6) / 6
+    return jnp.where(x <= -3, 0.0, jnp.where(x < 3, x * (x + 3) / 6, x))
 
 
-@rule("aten.prelu", "aten._prelu_kernel")
+@rule("aten._prelu_kernel")
 def prelu(x: Any, weight: Any) -> Any:
     return jnp.where(x > 0, x, weight * x)
 
@@ -73,15 +75,13 @@ def threshold(x: Any, limit: Any, value: Any) -> Any:
     return jnp.where(x > limit, x, value)
 
 
-@rule("aten.linear")
-def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    out = x @ weight.T
-    return out if bias is None else out + bias
-
-
 @rule("aten.embedding")
-def embedding(weight: Any, indices: Any, *args: Any) -> Any:
-    return jnp.asarray(weight)[indices]
+def embedding(weight: Any, indices: Any, padding: int = -1, *args: Any) -> Any:
+    """The row at ``padding`` has no derivative."""
+    found = jnp.asarray(weight)[indices]
+    if padding < 0:
+        return found
+    return jnp.where((indices == padding)[..., None], lax.stop_gradient(found), found)
 
 
 @rule("aten.convolution")
@@ -89,7 +89,9 @@ def convolution(
     x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
     transposed: bool, output_padding: Any, groups: int,
 ) -> Any:  # fmt: skip
-    spatial = "DHW"[-(x.ndim - 2) :]
+    n = x.ndim - 2
+    stride, padding, dilation = each(stride, n), each(padding, n), each(dilation, n)
+    spatial = "DHW"[-n:]
     layout = ("NC" + spatial, "OI" + spatial, "NC" + spatial)
     if not transposed:
         out = lax.conv_general_dilated(
@@ -97,7 +99,7 @@ def convolution(
             dimension_numbers=layout, feature_group_count=groups,
         )  # fmt: skip
     else:
-        out = _transposed(x, weight, stride, padding, dilation, output_padding, groups, layout)
+        out = _transposed(x, weight, stride, padding, dilation, each(output_padding, n), groups, layout)
     return out if bias is None else out + bias.reshape((1, -1) + (1,) * (x.ndim - 2))
 
 
@@ -135,11 +137,6 @@ def native_layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: float) ->
     return (out if bias is None else out + bias), mean, scale
 
 
-@rule("aten.layer_norm")
-def layer_norm(x: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Any:
-    return native_layer_norm(x, shape, weight, bias, eps)[0]
-
-
 @rule("aten.native_group_norm")
 def native_group_norm(
     x: Any, weight: Any, bias: Any, n: int, channels: int, size: int, groups: int, eps: float
@@ -154,59 +151,25 @@ def native_group_norm(
     return out, mean[..., 0], lax.rsqrt(var + eps)[..., 0]
 
 
-@rule("aten.native_batch_norm", "aten._native_batch_norm_legit", "aten._native_batch_norm_legit_no_training")
-def batch_norm(x: Any, weight: Any, bias: Any, mean: Any, var: Any, *args: Any) -> Any:
-    """With running statistics (evaluation mode); in training mode those of the batch."""
-    training = bool(args[0]) if len(args) > 2 else False
-    eps = args[-1]
+@rule("aten.native_batch_norm")
+def batch_norm(
+    x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> Any:
+    """With running statistics (evaluation mode), or those of the batch; running ones do not move."""
     along = tuple(a for a in range(x.ndim) if a != 1)
     shape = (1, -1) + (1,) * (x.ndim - 2)
     mean, var = (jnp.mean(x, along), jnp.var(x, along)) if training else (mean, var)
-    out = (x - mean.reshape(shape)) * lax.rsqrt(var.reshape(shape) + eps)
+    scale = lax.rsqrt(var + eps)
+    out = (x - mean.reshape(shape)) * scale.reshape(shape)
     out = out if weight is None else out * weight.reshape(shape)
-    return (out if bias is None else out + bias.reshape(shape)), mean, var
+    return (out if bias is None else out + bias.reshape(shape)), mean, scale
 
 
-@rule("aten.native_dropout")
-def native_dropout(x: Any, p: float, train: Any) -> Any:
-    """Only reached in evaluation mode: with random zeros the program is refused before."""
-    return x, jnp.ones_like(x, bool)
-
-
-@rule("aten.max_pool2d_with_indices")
-def max_pool2d(
-    x: Any, size: Any, stride: Any = (), padding: Any = (0, 0), dilation: Any = (1, 1), ceil: bool = False
+@rule("aten._trilinear")
+def trilinear(
+    a: Any, b: Any, c: Any, expand_a: Any, expand_b: Any, expand_c: Any, summed: Any, unroll: int = 1
 ) -> Any:
-    if ceil:
-        raise NotImplementedError("max_pool2d with ceil_mode has no rule")
-    window = (1,) * (x.ndim - 2) + tuple(size)
-    steps = (1,) * (x.ndim - 2) + tuple(stride or size)
-    pads = ((0, 0),) * (x.ndim - 2) + tuple((p, p) for p in padding)
-    spread = (1,) * (x.ndim - 2) + tuple(dilation)
-    out = lax.reduce_window(x, -jnp.inf, lax.max, window, steps, pads, window_dilation=spread)
-    return out, None
-
-
-@rule("aten.avg_pool2d")
-def avg_pool2d(
-    x: Any, size: Any, stride: Any = (), padding: Any = (0, 0), ceil: bool = False,
-    count_include_pad: bool = True, divisor: Any = None,
-) -> Any:  # fmt: skip
-    if ceil:
-        raise NotImplementedError("avg_pool2d with ceil_mode has no rule")
-    window = (1,) * (x.ndim - 2) + tuple(size)
-    steps = (1,) * (x.ndim - 2) + tuple(stride or size)
-    pads = ((0, 0),) * (x.ndim - 2) + tuple((p, p) for p in padding)
-    total = lax.reduce_window(x, 0.0, lax.add, window, steps, pads)
-    if divisor is None and count_include_pad:
-        divisor = size[0] * size[1]
-    if divisor is None:
-        divisor = lax.reduce_window(jnp.ones_like(x), 0.0, lax.add, window, steps, pads)
-    return total / divisor
-
-
-@rule("aten.upsample_nearest2d")
-def upsample_nearest2d(x: Any, size: Any, *scales: Any) -> Any:
-    rows = (jnp.arange(size[0]) * x.shape[-2]) // size[0]
-    columns = (jnp.arange(size[1]) * x.shape[-1]) // size[1]
-    return x[..., rows, :][..., columns]
+    """The product of three tensors with axes of length 1 put in, summed along axes: a bilinear layer."""
+    pairs = ((a, expand_a), (b, expand_b), (c, expand_c))
+    x, y, z = (jnp.expand_dims(value, tuple(axes)) for value, axes in pairs)
+    return jnp.sum(x * y * z, tuple(summed))

@@ -10,7 +10,7 @@ from ppl_lvm.backends.translate.rules import rule
 from ppl_lvm.backends.translate.rules._types import axes, size_of
 
 
-@rule("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias", "aten.view_copy")
+@rule("aten.view", "aten.view_copy", "aten._unsafe_view", "aten._reshape_alias")
 def view(x: Any, size: Any, *args: Any) -> Any:
     return jnp.reshape(x, size_of(size, jnp.shape(x)))
 
@@ -22,34 +22,19 @@ def expand(x: Any, size: Any, implicit: bool = False) -> Any:
     return jnp.broadcast_to(x, full)
 
 
-@rule("aten.broadcast_to")
-def broadcast_to(x: Any, size: Any) -> Any:
-    return expand(x, size)
-
-
 @rule("aten.permute", "aten.permute_copy")
 def permute(x: Any, dims: Any) -> Any:
     return jnp.transpose(x, axes(dims, jnp.ndim(x))) if dims else x
 
 
-@rule("aten.transpose", "aten.transpose_copy", "aten.swapaxes")
+@rule("aten.transpose", "aten.transpose_copy")
 def transpose(x: Any, a: int, b: int) -> Any:
     return jnp.swapaxes(x, a, b) if jnp.ndim(x) else x
 
 
-@rule("aten.t", "aten.t_copy", "aten.numpy_T")
+@rule("aten.t", "aten.t_copy")
 def t(x: Any) -> Any:
     return jnp.transpose(x)
-
-
-@rule("aten.mT", "aten.adjoint")
-def matrix_transpose(x: Any) -> Any:
-    return jnp.swapaxes(x, -1, -2)
-
-
-@rule("aten.movedim", "aten.moveaxis")
-def movedim(x: Any, source: Any, target: Any) -> Any:
-    return jnp.moveaxis(x, source, target)
 
 
 @rule("aten.squeeze", "aten.squeeze_copy")
@@ -66,21 +51,7 @@ def unsqueeze(x: Any, dim: int) -> Any:
     return jnp.expand_dims(x, dim)
 
 
-@rule("aten.flatten")
-def flatten(x: Any, start: int = 0, end: int = -1) -> Any:
-    shape = jnp.shape(x) or (1,)
-    first, last = start % len(shape), end % len(shape)
-    return jnp.reshape(x, shape[:first] + (-1,) + shape[last + 1 :])
-
-
-@rule("aten.unflatten")
-def unflatten(x: Any, dim: int, sizes: Any) -> Any:
-    shape = jnp.shape(x)
-    dim %= len(shape)
-    return jnp.reshape(x, shape[:dim] + size_of(sizes, (shape[dim],)) + shape[dim + 1 :])
-
-
-@rule("aten.cat", "aten.concat", "aten.concatenate")
+@rule("aten.cat")
 def cat(tensors: Any, dim: int = 0) -> Any:
     kept = [v for v in tensors if jnp.shape(v) != (0,)]  # torch lets the empty vector stand for any shape
     return jnp.concatenate(kept or list(tensors), dim)
@@ -91,7 +62,14 @@ def stack(tensors: Any, dim: int = 0) -> Any:
     return jnp.stack(tensors, dim)
 
 
-@rule("aten.split", "aten.split_with_sizes", "aten.split_copy", "aten.split_with_sizes_copy")
+@rule(
+    "aten.split",
+    "aten.split_copy",
+    "aten.split_with_sizes",
+    "aten.split_with_sizes_copy",
+    "aten.unsafe_split",
+    "aten.unsafe_split_with_sizes",
+)
 def split(x: Any, size: Any, dim: int = 0) -> Any:
     length = jnp.shape(x)[dim]
     sizes = list(size) if not isinstance(size, int) else [size] * (-(-length // size) if size else 1)
@@ -100,16 +78,6 @@ def split(x: Any, size: Any, dim: int = 0) -> Any:
         at += s
         ends.append(at)
     return tuple(jnp.split(x, ends, dim))
-
-
-@rule("aten.chunk")
-def chunk(x: Any, chunks: int, dim: int = 0) -> Any:
-    return split(x, max(1, -(-jnp.shape(x)[dim] // chunks)), dim)
-
-
-@rule("aten.tensor_split")
-def tensor_split(x: Any, sections: Any, dim: int = 0) -> Any:
-    return tuple(jnp.array_split(x, sections, dim))
 
 
 @rule("aten.unbind", "aten.unbind_copy")
@@ -122,11 +90,6 @@ def unbind(x: Any, dim: int = 0) -> Any:
 def repeat(x: Any, repeats: Any) -> Any:
     shape = (1,) * (len(repeats) - jnp.ndim(x)) + jnp.shape(x)
     return jnp.tile(jnp.reshape(x, shape), tuple(repeats))
-
-
-@rule("aten.tile")
-def tile(x: Any, dims: Any) -> Any:
-    return jnp.tile(x, tuple(dims))
 
 
 @rule("aten.flip")
@@ -151,16 +114,11 @@ def diagonal(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     return jnp.diagonal(x, offset, dim1, dim2)
 
 
-@rule("aten.view_as_complex")
+@rule("aten.view_as_complex", "aten.view_as_complex_copy")
 def view_as_complex(x: Any) -> Any:
     return x[..., 0] + 1j * x[..., 1]
 
 
-@rule("aten.view_as_real")
+@rule("aten.view_as_real", "aten.view_as_real_copy")
 def view_as_real(x: Any) -> Any:
     return jnp.stack([jnp.real(x), jnp.imag(x)], -1)
-
-
-@rule("aten.meshgrid")
-def meshgrid(tensors: Any, indexing: str = "ij") -> Any:
-    return tuple(jnp.meshgrid(*tensors, indexing=indexing))

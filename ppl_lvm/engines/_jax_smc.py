@@ -1,0 +1,194 @@
+"""Sequential Monte Carlo and annealed importance sampling on a :class:`Density`, compiled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ppl_lvm.backends._numpyro import cached, density_of
+from ppl_lvm.backends.density import Density
+from ppl_lvm.backends.session import jax_session
+from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._jax_annealing import (
+    Particles,
+    Schedule,
+    evaluate,
+    flat_to_values,
+    incremental,
+    mover,
+    pilot,
+    prior_particles,
+    resample,
+)
+from ppl_lvm.progress import bar
+
+if TYPE_CHECKING:
+    from ppl_lvm.engines.smc import AIS, SMC
+
+
+class Annealed(NamedTuple):
+    """Constrained values by site, (s, *shape), with log weights (s,), and estimates of the evidence (r,).
+
+    ``log_evidence`` has one entry a run (SMC) or a particle (AIS); the mean of their exponentials is
+    unbiased. ``runs`` (s,) says which run a particle is of; None where particles are independent.
+    """
+
+    values: dict[str, np.ndarray]
+    log_weights: np.ndarray
+    log_evidence: np.ndarray
+    runs: np.ndarray | None
+    num_temperatures: int
+    acceptance: float
+
+
+def smc(engine: SMC, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Annealed:
+    """A pilot run that tunes, then independent runs of fixed settings."""
+    with jax_session(problem.dtype):
+        density, data = density_of(problem)
+        held = {k: jnp.asarray(v) for k, v in params.items()}
+        n, runs = engine.num_particles, engine.num_runs
+        start = prior_particles(density, run, 41, n * (runs + 1), data, held).reshape(runs + 1, n, -1)
+        settings = {"ess": engine.ess, "moves": engine.num_moves}
+        schedule = pilot(density, problem, run, start[0], data, held, **settings)
+        key = ("smc", density.key, engine.num_moves, n, len(schedule.betas))
+        once = cached(key, lambda: jax.jit(_smc_run(density, engine.num_moves)))
+        keys = jax.random.split(jax.random.key(run.word(42)), runs)
+        found = []
+        with bar(runs, "SMC", run.progress) as tick:
+            for i in range(runs):
+                found.append(jax.block_until_ready(once(keys[i], start[i + 1], schedule, data, held)))
+                tick(1)
+        flat = jnp.concatenate([f[0] for f in found])
+        log_z = _alive(np.array([float(f[1]) for f in found]))
+        values = flat_to_values(density, flat, data, held)
+        rate = float(np.mean([float(f[2]) for f in found]))
+    return Annealed(
+        values, np.repeat(log_z, n), log_z, np.repeat(np.arange(runs), n), len(schedule.betas), rate
+    )
+
+
+def _alive(log_z: np.ndarray) -> np.ndarray:
+    """Estimates or weights with NaN as -inf; raise if none is above."""
+    out = np.where(np.isnan(log_z), -np.inf, log_z)
+    if not np.isfinite(out).any():
+        raise ValueError(
+            "every particle ended with weight zero: the likelihood is zero where the prior is; check "
+            "supports and scales, or raise num_particles."
+        )
+    return out
+
+
+def _smc_run(density: Density, num_moves: int) -> Any:
+    at, move = jax.vmap(evaluate(density), in_axes=(0, None, None)), mover(density)
+
+    def once(key: Any, start: Any, schedule: Schedule, data: Any, params: Any) -> tuple[Any, Any, Any]:
+        def temper(carry: tuple, now: tuple) -> tuple:
+            particles, log_z, before = carry
+            key, beta, size, scales = now
+            pick, *own = jax.random.split(key, 1 + num_moves)
+            weights = incremental(beta - before, particles.log_like)
+            log_z = log_z + jax.nn.logsumexp(weights) - jnp.log(weights.shape[0])
+            particles = resample(pick, weights, particles)
+            rates: list[Any] = []
+            for k in own:
+                particles, rate = move(k, particles, beta, size, scales, data, params)
+                rates.append(rate)
+            return (particles, log_z, beta), sum(rates) / num_moves
+
+        particles = Particles(start, *at(start, data, params))
+        zero = jnp.zeros((), start.dtype)
+        keys = jax.random.split(key, schedule.betas.shape[0])
+        (particles, log_z, _), rates = lax.scan(temper, (particles, zero, zero), (keys, *schedule))
+        return particles.z, log_z, rates.mean()
+
+    return once
+
+
+def ais(engine: AIS, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Annealed:
+    """Independent particles along a finer version of the pilot's path, one move a temperature."""
+    with jax_session(problem.dtype):
+        density, data = density_of(problem)
+        held = {k: jnp.asarray(v) for k, v in params.items()}
+        n = engine.num_particles
+        start = prior_particles(density, run, 41, 2 * n, data, held)
+        rough = pilot(density, problem, run, start[:n], data, held, ess=0.5, moves=2)
+        schedule, num = finer(rough, engine.num_temperatures), engine.num_temperatures
+        groups = next(g for g in range(min(10, n), 0, -1) if n % g == 0)  # of one size, for the bar
+        once = cached(("ais", density.key, n // groups, num), lambda: jax.jit(_ais_run(density)))
+        keys = jax.random.split(jax.random.key(run.word(43)), groups)
+        parts = start[n:].reshape(groups, n // groups, -1)
+        found = []
+        with bar(groups, "AIS", run.progress) as tick:
+            for key, part in zip(keys, parts, strict=True):
+                found.append(jax.block_until_ready(once(key, part, schedule, data, held)))
+                tick(1)
+        flat = jnp.concatenate([f[0] for f in found])
+        log_w = _alive(np.concatenate([np.asarray(f[1], dtype=float) for f in found]))
+        rate = float(np.mean([float(f[2]) for f in found]))
+        values = flat_to_values(density, flat, data, held)
+    return Annealed(values, log_w, log_w, None, num, rate)
+
+
+def _ais_run(density: Density) -> Any:
+    at, move = jax.vmap(evaluate(density), in_axes=(0, None, None)), mover(density)
+
+    def once(key: Any, start: Any, schedule: Schedule, data: Any, params: Any) -> tuple[Any, Any, Any]:
+        def temper(carry: tuple, now: tuple) -> tuple:
+            particles, log_w, before = carry
+            key, beta, size, scales = now
+            log_w = log_w + incremental(beta - before, particles.log_like)
+            particles, rate = move(key, particles, beta, size, scales, data, params)
+            return (particles, log_w, beta), rate
+
+        particles = Particles(start, *at(start, data, params))
+        begin = (particles, jnp.zeros(start.shape[0], start.dtype), jnp.zeros((), start.dtype))
+        keys = jax.random.split(key, schedule.betas.shape[0])
+        (particles, log_w, _), rates = lax.scan(temper, begin, (keys, *schedule))
+        return particles.z, log_w, rates.mean()
+
+    return once
+
+
+def reverse_ais(density: Density, key: Any, z: Any, schedule: Schedule, data: Any, params: Any) -> np.ndarray:
+    """Log weights w (n,) of chains that run from exact posterior draws z (n, size) back to the prior.
+
+    exp(-w) has the mean 1 / p(x), so that w, or minus the log mean of several exp(-w), is a stochastic upper
+    bound of the log evidence (Grosse, Ghahramani and Adams 2015, arXiv:1511.02543).
+    """
+    at, move = jax.vmap(evaluate(density), in_axes=(0, None, None)), mover(density)
+
+    def once(key: Any, z: Any, schedule: Schedule, data: Any, params: Any) -> Any:
+        def cool(carry: tuple, now: tuple) -> tuple:
+            particles, log_w = carry
+            key, beta, size, scales, below = now
+            particles, _ = move(key, particles, beta, size, scales, data, params)
+            return (particles, log_w + incremental(beta - below, particles.log_like)), None
+
+        particles = Particles(z, *at(z, data, params))
+        below = jnp.concatenate([jnp.zeros(1, z.dtype), schedule.betas[:-1]])
+        keys = jax.random.split(key, schedule.betas.shape[0])
+        steps = (keys, *schedule, below)
+        begin = (particles, jnp.zeros(z.shape[0], z.dtype))
+        (_, log_w), _ = lax.scan(cool, begin, steps, reverse=True)
+        return log_w
+
+    compiled = cached(("reverse ais", density.key, z.shape, len(schedule.betas)), lambda: jax.jit(once))
+    return np.asarray(compiled(key, z, schedule, data, params), dtype=float)
+
+
+def finer(schedule: Schedule, num: int) -> Schedule:
+    """The same path in ``num`` temperatures, evenly between the pilot's; settings are interpolated."""
+    betas = np.concatenate([[0.0], np.asarray(schedule.betas, dtype=float)])
+    place = np.linspace(0, len(betas) - 1, num + 1)[1:]
+    own = np.arange(len(betas))
+    fine = np.interp(place, own, betas)
+    fine[-1] = 1.0
+    sizes = np.interp(place, own[1:], np.asarray(schedule.step_sizes, dtype=float))
+    scales = np.asarray(schedule.scales, dtype=float)
+    widths = np.stack([np.interp(place, own[1:], scales[:, j]) for j in range(scales.shape[1])], 1)
+    dtype = schedule.betas.dtype
+    return Schedule(*(jnp.asarray(v, dtype) for v in (fine, sizes, widths)))
