@@ -7,7 +7,12 @@ to the reference's labels) of every fit is compared with the reference's:
 - ``sd_ratio`` = sd / reference sd, with its error;
 - ``w1``, the 1-Wasserstein distance in reference sds, beside ``w1_noise``, its expectation for two
   samples of these effective sizes from one distribution;
+- ``q05_shift`` and ``q95_shift``, differences of the 5 % and 95 % quantiles in reference sds, with errors;
+- ``kl_to`` = KL(fit || reference) and ``kl_from`` = KL(reference || fit), nats over 20 bins, with errors: the
+  first is what VI minimises, the second is large where the fit lacks mass (a dropped mode);
 - ``ess``, ``r_hat`` and ``khat`` of the fit itself.
+
+``Comparison.joint`` looks at all quantities together (:mod:`ppl_lvm.comparison_joint`).
 
 The verdict of a fit is about its worst quantity. Bounds are one bias and one ratio for all, and errors
 are widened for the number of quantities looked at (Bonferroni, 5 %):
@@ -21,6 +26,7 @@ are widened for the number of quantities looked at (Bonferroni, 5 %):
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +72,23 @@ class Comparison:
     overview: pd.DataFrame
     draws: Mapping[str, xr.Dataset]
     points: Mapping[str, Mapping[str, np.ndarray]]
+
+    @functools.cached_property
+    def joint(self) -> pd.DataFrame:
+        """A row per fit with draws, against the reference: classifier test, sliced Wasserstein distance, MMD,
+        correlations lost (:mod:`ppl_lvm.comparison_joint`). Computed when first asked for.
+
+        Raises
+        ------
+        ValueError
+            Without a reference.
+        """
+        from ppl_lvm.comparison_joint import joint_table
+
+        if self.reference is None:
+            raise ValueError("joint: there is nothing to compare with; name a reference in lvm.compare.")
+        figures = {n: moments(self.fits[n], d) for n, d in self.draws.items()}
+        return joint_table(self.draws, figures, self.reference)
 
     def plot(self, **settings: Any) -> Any:
         """Means and intervals of every fit side by side, a Figure (:func:`ppl_lvm.plots.plot_comparison`)."""

@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_lvm.comparison_distances import kl_divergences, quantile_shift
 from ppl_lvm.diagnostics import entries, khat, label
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+
+_DISTANCES = (
+    "w1", "w1_noise", "q05_shift", "q05_error", "q95_shift", "q95_error", "kl_to", "kl_to_error", "kl_from",
+    "kl_from_error",
+)  # fmt: skip
 
 
 def comparison_table(
@@ -72,8 +79,7 @@ def _against(
         return out | {
             "sd_ratio": 1.0,
             "sd_ratio_error": ref["mcse_sd"] / ref["sd"],
-            "w1": 0.0,
-            "w1_noise": 0.0,
+            **dict.fromkeys(_DISTANCES, 0.0),
         }
     ratio = row["sd"] / ref["sd"]
     relative = (
@@ -81,8 +87,12 @@ def _against(
     )
     out |= {"sd_ratio": ratio, "sd_ratio_error": ratio * relative}
     ours, theirs = _column(draws[fit_name], site, index), _column(draws[ref_name], site, index)
-    out["w1"], out["w1_noise"] = _wasserstein(ours, theirs, row["ess_bulk"], ref["ess_bulk"], ref["sd"])
-    return out
+    sizes = row["ess_bulk"], ref["ess_bulk"]
+    out["w1"], out["w1_noise"] = _wasserstein(ours, theirs, *sizes, ref["sd"])
+    for name, prob in (("q05", 0.05), ("q95", 0.95)):
+        out[f"{name}_shift"], out[f"{name}_error"] = quantile_shift(ours, theirs, *sizes, prob, ref["sd"])
+    divergences = kl_divergences(ours, theirs, *sizes)
+    return out | dict(zip(("kl_to", "kl_to_error", "kl_from", "kl_from_error"), divergences, strict=True))
 
 
 def _column(dataset: xr.Dataset, site: str, index: tuple[int, ...]) -> np.ndarray:

@@ -20,10 +20,13 @@ PACKAGE = "ppl_lvm"
 
 PICTURES = {"plots", "report"}
 RESULTS = {
+    "calibration",
     "conditioning",
     "predictive",
     "comparison",
     "comparison_table",
+    "comparison_distances",
+    "comparison_joint",
     "verdicts",
     "ranking",
     "arviz_export",
@@ -60,7 +63,7 @@ FORBIDDEN: dict[str, set[str]] = {
 # called, and may name its type: these areas may delegate to anything in this way, others only as said here.
 DELEGATES = {"__init__", "core", "result", "fitting"}
 MAY_DELEGATE = {("comparison", area) for area in PICTURES} | {
-    (area, "plots") for area in ("predictive", "ranking", "dimension")
+    (area, "plots") for area in ("predictive", "ranking", "dimension", "calibration")
 }
 
 TORCH = {"torch", "pyro"}

@@ -33,7 +33,7 @@ _TURN, _LOOK = tensor([0.9, 0.3], [-0.2, 0.8]), tensor([1.0], [0.5])
 
 
 def _steps(scale: Any, drift: Any, noise: Any) -> tuple[Any, ...]:
-    """Initial, transition and observation distributions of a linear Gaussian model: 2 hidden, 1 seen, 3 steps."""
+    """Initial, transition and observation distributions: 2 hidden, 1 seen, 3 steps."""
     start = dist.MultivariateNormal(torch.zeros(2), scale_tril=torch.eye(2) * scale)
     move = dist.Normal(drift, scale).expand([3, 2]).to_event(1)
     see = dist.Normal(torch.zeros(1), noise).expand([3, 1]).to_event(1)

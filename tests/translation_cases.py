@@ -27,7 +27,7 @@ class Case:
     """A distribution made from latent parameters.
 
     ``latent`` and ``observed`` say which sites the model has; ``data`` takes the place of draws where the
-    distribution cannot be sampled. Without ``plate`` one value is observed (some distributions do not expand).
+    distribution cannot be sampled. Without ``plate`` one value is observed (some do not expand).
     """
 
     name: str
@@ -69,7 +69,7 @@ class Case:
             return (made.expand([NUM_OBSERVED]) if self.plate else made).sample().detach().numpy()
 
 
-class float64:  # noqa: N801  (a context, named as the dtype)
+class float64:
     """torch's default dtype is float64 inside."""
 
     def __enter__(self) -> None:
@@ -100,7 +100,7 @@ def _parameter(name: str, support: Any, shape: tuple[int, ...]) -> torch.Tensor:
     return _image(pyro.sample(f"free_{name}", plain.to_event(len(free)) if free else plain), support)
 
 
-# ---- distributions whose parameters' supports Pyro declares: shapes suffice ----------------------------------
+# ---- distributions whose parameters' supports Pyro declares: shapes suffice -----------------------
 
 _SCALARS = {
     "AffineBeta": "concentration1 concentration0 loc scale",
@@ -203,9 +203,14 @@ def _declared(name: str, shapes: Mapping[str, tuple[int, ...]], latent: bool = T
     supports = {"temperature": c.positive, **family.arg_constraints}
     params = {k: (_SUPPORTS.get((base, k), supports[k]), s) for k, s in shapes.items()}
     return Case(
-        name, lambda **p: family(**p, **fixed), params, data=_DATA.get(base), plate=base not in _NOT_EXPANDED,
-        dependent_support=base in _DEPENDENT, latent=latent and base != "GaussianScaleMixture",
-    )  # fmt: skip
+        name,
+        lambda **p: family(**p, **fixed),
+        params,
+        data=_DATA.get(base),
+        plate=base not in _NOT_EXPANDED,
+        dependent_support=base in _DEPENDENT,
+        latent=latent and base != "GaussianScaleMixture",
+    )
 
 
 def _scalars(names: str) -> dict[str, tuple[int, ...]]:

@@ -53,11 +53,15 @@ def compare(ops: list[Op], dtype: str = "float64") -> Compared:
         torch.set_default_dtype(getattr(torch, dtype))
         flat = tuple(_tensor(i, dtype) for o in ops for i in o.inputs)
         plan = _plan(ops, flat)
-        slopes = tuple(i for i, (o, at) in enumerate(_places(ops)) if _floating(flat[i]) and at not in o.fixed)
+        slopes = tuple(
+            i for i, (o, at) in enumerate(_places(ops)) if _floating(flat[i]) and at not in o.fixed
+        )
         tensors = [t.clone().requires_grad_() if i in slopes else t for i, t in enumerate(flat)]
         theirs = _outputs(ops, tensors)
         cotangents = _cotangents(theirs)
-        wanted = _slopes([theirs[n] for n in cotangents], [tensors[i] for i in slopes], list(cotangents.values()))
+        wanted = _slopes(
+            [theirs[n] for n in cotangents], [tensors[i] for i in slopes], list(cotangents.values())
+        )
         values, gradients = _ours(plan, flat, slopes, cotangents)
         return _compared(ops, plan, theirs, values, dict(zip(slopes, wanted, strict=True)), gradients)
 

@@ -13,7 +13,6 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints as c
 from pyro.distributions import transforms as t
 from pyro.distributions.transforms import transform_to
 from translation_cases import float64
@@ -102,7 +101,11 @@ def _tril(scale: Any) -> torch.Tensor:
 FLOWS = [
     Flow("AbsTransform", lambda s: t.ComposeTransform([t.ExpTransform(), t.AffineTransform(0.0, s)])),
     Flow("AffineTransform", lambda s: t.AffineTransform(s, 2 * s)),
-    Flow("CatTransform", lambda s: t.CatTransform([t.ExpTransform(), t.AffineTransform(1.0, s)], lengths=[2, 1]), (3,)),
+    Flow(
+        "CatTransform",
+        lambda s: t.CatTransform([t.ExpTransform(), t.AffineTransform(1.0, s)], lengths=[2, 1]),
+        (3,),
+    ),
     Flow("CholeskyTransform", lambda s: t.CholeskyTransform(), (2, 2)),
     Flow("ComposeTransform", lambda s: t.ComposeTransform([t.TanhTransform(), t.AffineTransform(0.0, s)])),
     Flow("CorrCholeskyTransform", lambda s: t.CorrCholeskyTransform(), (3,)),
@@ -122,14 +125,26 @@ FLOWS = [
     Flow("Normalize", lambda s: t.Normalize(), (3,), inverse=False, volume=False),
     Flow("OrderedTransform", lambda s: t.OrderedTransform(), (3,)),
     Flow("Permute", lambda s: t.Permute(torch.tensor([2, 0, 1])), (3,)),
-    Flow("PositiveDefiniteTransform", lambda s: t.PositiveDefiniteTransform(), (2, 2), inverse=False, volume=False),
+    Flow(
+        "PositiveDefiniteTransform",
+        lambda s: t.PositiveDefiniteTransform(),
+        (2, 2),
+        inverse=False,
+        volume=False,
+    ),
     Flow("PositivePowerTransform", lambda s: t.PositivePowerTransform(s)),
     Flow("PowerTransform", lambda s: t.PowerTransform(s)),
     Flow("ReshapeTransform", lambda s: t.ReshapeTransform((4,), (2, 2)), (4,)),
     Flow("SigmoidTransform", lambda s: t.SigmoidTransform()),
     Flow("SimplexToOrderedTransform", lambda s: t.SimplexToOrderedTransform(s), (3,)),
     Flow("SoftmaxTransform", lambda s: t.SoftmaxTransform(), (3,), inverse=False, volume=False),
-    Flow("SoftplusLowerCholeskyTransform", lambda s: t.SoftplusLowerCholeskyTransform(), (2, 2), inverse=False, volume=False),
+    Flow(
+        "SoftplusLowerCholeskyTransform",
+        lambda s: t.SoftplusLowerCholeskyTransform(),
+        (2, 2),
+        inverse=False,
+        volume=False,
+    ),
     Flow("SoftplusTransform", lambda s: t.SoftplusTransform()),
     Flow("StackTransform", lambda s: t.StackTransform([t.ExpTransform(), t.AffineTransform(1.0, s)]), (2,)),
     Flow("StickBreakingTransform", lambda s: t.StickBreakingTransform(), (3,)),
@@ -139,18 +154,31 @@ FLOWS = [
     *(_learned(n) for n in ("householder", "permute", "spline", "spline_coupling", "spline_autoregressive")),
     _learned("spline quadratic", order="quadratic"),
     _learned("affine_autoregressive stable", stable=True),
-    *(_learned(n, inverse=False) for n in ("block_autoregressive", "neural_autoregressive", "planar", "polynomial")),
+    *(
+        _learned(n, inverse=False)
+        for n in ("block_autoregressive", "neural_autoregressive", "planar", "polynomial")
+    ),
     *(_learned(n, inverse=False) for n in ("radial", "sylvester")),
     Flow("elu", lambda _: t.elu(), (3,), learned=True),
     Flow("leaky_relu", lambda _: t.leaky_relu(), (3,), learned=True),
     Flow("iterated", lambda _: t.iterated(2, t.affine_autoregressive, 3), (3,), learned=True),
-    Flow("generalized_channel_permute", lambda _: t.generalized_channel_permute(channels=3), (3, 2, 2), learned=True),
-    *(_conditional(n) for n in ("affine_autoregressive", "affine_coupling", "householder", "matrix_exponential")),
+    Flow(
+        "generalized_channel_permute",
+        lambda _: t.generalized_channel_permute(channels=3),
+        (3, 2, 2),
+        learned=True,
+    ),
+    *(
+        _conditional(n)
+        for n in ("affine_autoregressive", "affine_coupling", "householder", "matrix_exponential")
+    ),
     *(_conditional(n) for n in ("spline", "spline_autoregressive")),
     *(_conditional(n, inverse=False) for n in ("neural_autoregressive", "planar", "radial")),
     Flow(
         "conditional_generalized_channel_permute",
         lambda _: t.conditional_generalized_channel_permute(NUM_CONTEXT, channels=3),
-        (3, 2, 2), learned=True, conditional=True,
+        (3, 2, 2),
+        learned=True,
+        conditional=True,
     ),
-]  # fmt: skip
+]

@@ -88,8 +88,8 @@ def translated_program(problem: Problem) -> Translated:
     endless = [s.name for s in problem.latents(discrete=True) if not s.enumerable]
     if endless:
         raise TranslationError(
-            f"{problem.model.describe()}: discrete sites are summed out, and {endless} have infinite support; "
-            "truncate them (a Categorical over the likely values) or marginalise them in the model."
+            f"{problem.model.describe()}: discrete sites are summed out, and {endless} have infinite "
+            "support; truncate them (a Categorical over the likely values) or marginalise them in the model."
         )
     key = _key(problem)
     if key in _RECENT:

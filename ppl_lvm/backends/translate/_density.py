@@ -157,9 +157,9 @@ class Translated:
         cut = [i for i in self.baked if jnp.shape(leaves[i]) != self.examples[i].shape]
         if cut:
             raise _errors.TranslationError(
-                f"{self.problem.model.describe()}: the course of the program rests on the values of data that "
-                "a minibatch slices, so every batch would be another program; leave out batch_size, or use "
-                "backend='pyro'."
+                f"{self.problem.model.describe()}: the course of the program rests on the values of data "
+                "that a minibatch slices, so every batch would be another program; leave out batch_size, or "
+                "use backend='pyro'."
             )
         out = []
         for own, other in zip(self.examples, leaves, strict=True):

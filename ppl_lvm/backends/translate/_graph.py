@@ -29,7 +29,12 @@ _KINDS = {
     "aten.bmm.default": "product",
     "aten.matmul.default": "product",
 }
-_POINTWISE = ("ppl_lvm.safe_log.default", "aten.detach.default", "aten.clone.default", "aten._to_copy.default")
+_POINTWISE = (
+    "ppl_lvm.safe_log.default",
+    "aten.detach.default",
+    "aten.clone.default",
+    "aten._to_copy.default",
+)
 
 
 class _Ref(int):
@@ -53,7 +58,7 @@ class _Wide(NamedTuple):
     """An array that stands for its broadcast to ``shape``.
 
     Libraries expand parameters to the shape of the data before they take logs and squares of them. Kept
-    narrow until an operator looks along an axis, that work is done once for each parameter, not for each datum.
+    narrow until an operator looks along an axis, that work is done for each parameter, not for each datum.
     """
 
     base: Any
@@ -234,7 +239,7 @@ class Plan:
         return result if jnp.shape(result) == step.shape else _Wide(result, step.shape)
 
     def _narrow(self, step: _Step, values: Mapping[int, Any]) -> Any | None:
-        """A view that changes nothing, and a product with one matrix for the whole batch, need no broadcast."""
+        """A view that changes nothing, and a product with one matrix for all, need no broadcast."""
         first = values.get(step.args[0]) if isinstance(step.args[0], _Ref) else None
         if not isinstance(first, _Wide):
             return None

@@ -62,10 +62,20 @@ def _follows(node: fx.Node, mask: fx.Node) -> bool:
     """Whether a node is read by the mask, or made from such reads element by element."""
     if node.target is _INDEX:
         return _one_mask(node) is mask
+    if _drops_one(node):
+        return _follows(node.args[0], mask)  # type: ignore[arg-type]
     if torch.Tag.pointwise not in getattr(node.target, "tags", ()):
         return False
     inputs = node.all_input_nodes
     return any(_follows(n, mask) for n in inputs) and all(_follows(n, mask) or _is_scalar(n) for n in inputs)
+
+
+def _drops_one(node: fx.Node) -> bool:
+    """Whether a view takes off a first axis of length 1, as torch does where a mask held at one place."""
+    if node.target is not torch.ops.aten.view.default:
+        return False
+    own = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    return len(own) > 0 and own[0] == 1 and tuple(node.args[1]) == tuple(own[1:])  # type: ignore[arg-type]
 
 
 def _is_scalar(node: fx.Node) -> bool:
@@ -84,6 +94,8 @@ def _rewrite(graph: fx.Graph, write: fx.Node, mask: fx.Node) -> None:
     def widened(node: fx.Node) -> fx.Node:
         if node in whole or not _follows(node, mask):
             return whole.get(node, node)
+        if _drops_one(node):
+            return widened(node.args[0])  # type: ignore[arg-type]
         if node.target is _INDEX:
             shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
             new = made(torch.ops.ppl_lvm.take_masked, (node.args[0], mask), {}, node, shape)

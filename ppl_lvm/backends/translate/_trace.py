@@ -78,7 +78,6 @@ class _Recorder:
         finally:
             tracer.create_node = create
 
-
     @contextlib.contextmanager
     def watching_lists(self) -> Iterator[None]:
         """Record that values go to lists and NumPy arrays, which the tracer does not see."""

@@ -219,7 +219,7 @@ def to_copy(x: Any, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:
     return x if dtype is None else jnp.asarray(x).astype(jax_dtype(dtype))
 
 
-@rule("aten.clone", "aten.alias", "aten.alias_copy", "aten.lift_fresh_copy", "aten.lift_fresh")
+@rule("aten.clone", "aten.alias", "aten.alias_copy")
 def same(x: Any, *args: Any, **kwargs: Any) -> Any:
     return x
 

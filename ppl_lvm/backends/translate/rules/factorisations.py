@@ -37,11 +37,6 @@ def cholesky(x: Any, upper: bool = False) -> Any:
     return cholesky_ex(x, upper=upper)[0]
 
 
-@rule("aten._linalg_check_errors")
-def check_errors(*args: Any, **kwargs: Any) -> None:
-    return None
-
-
 @rule("aten.cholesky_solve")
 def cholesky_solve(b: Any, factor: Any, upper: bool = False) -> Any:
     return _solve_by_factor(b, _adjoint(factor) if upper else factor)

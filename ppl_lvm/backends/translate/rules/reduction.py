@@ -61,14 +61,14 @@ def min_all(x: Any) -> Any:
 @rule("aten.max.dim")
 def max_dim(x: Any, dim: int, keepdim: bool = False) -> Any:
     if jnp.ndim(x) == 0:
-        return x, jnp.zeros((), jnp.int_)
+        return x, jnp.zeros((), int)
     return pick(x, jnp.argmax(x, dim, keepdims=True), dim, keepdim)
 
 
 @rule("aten.min.dim")
 def min_dim(x: Any, dim: int, keepdim: bool = False) -> Any:
     if jnp.ndim(x) == 0:
-        return x, jnp.zeros((), jnp.int_)
+        return x, jnp.zeros((), int)
     return pick(x, jnp.argmin(x, dim, keepdims=True), dim, keepdim)
 
 

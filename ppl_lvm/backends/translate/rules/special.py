@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -43,14 +44,15 @@ def xlogy(x: Any, y: Any) -> Any:
 
 @jax.custom_jvp
 def _xlogy(x: Any, y: Any) -> Any:
-    """The derivative with respect to x is 0 at x = 0, and that with respect to y is x / y even there."""
+    """The derivative with respect to x is 0 at x = 0 where y is 0."""
     return jsp.xlogy(x, y)
 
 
 @_xlogy.defjvp
 def _xlogy_slope(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     (x, y), (dx, dy) = primals, tangents
-    log = jnp.where(x == 0, 0.0, jnp.log(jnp.where(x == 0, 1.0, y)))
+    none = (x == 0) & (y <= 0)
+    log = jnp.where(none, 0.0, jnp.log(jnp.where(none, 1.0, y)))
     return jsp.xlogy(x, y), log * dx + x / y * dy
 
 
@@ -97,8 +99,13 @@ def _digamma_slope(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
 
 @rule("aten.polygamma")
 def polygamma(n: int, x: Any) -> Any:
-    """Not a number below -8, where JAX's series does not hold (no density goes there)."""
-    return jnp.where(x < -8.0, jnp.nan, jsp.polygamma(n, jnp.maximum(x, -8.0)))
+    """By recurrence from the positive side, where JAX's series holds; not a number below -8."""
+    if n == 0:
+        return digamma(x)
+    below = x < 0
+    steps = [(jnp.where(below, x, 1.0) + k) ** -(n + 1.0) for k in range(8)]
+    start = jsp.polygamma(n, jnp.where(x < -8, jnp.nan, jnp.where(below, x + 8, x)))
+    return start - jnp.where(below, (-1) ** n * math.factorial(n) * sum(steps), 0.0)
 
 
 @rule("aten.mvlgamma")
