@@ -160,7 +160,21 @@ def _plate_sizes(trace: Any) -> dict[str, int]:
 
 def _contract(factors: OrderedDict, enum_dims: set, target: frozenset) -> torch.Tensor:
     used = _enum_symbols(factors, enum_dims)
-    return contract_to_tensor(factors, used, target_ordinal=target)
+    merged = OrderedDict((ordinal, _merged(terms)) for ordinal, terms in factors.items())
+    return contract_to_tensor(merged, used, target_ordinal=target)
+
+
+def _merged(terms: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Factors over the same dimensions added up, so that each sum is exponentiated once."""
+    found: dict[Any, torch.Tensor] = {}
+    for term in terms:
+        dims: Any = term._pyro_dims  # type: ignore[attr-defined]  # set by Pyro's packing
+        if dims not in found:
+            found[dims] = term
+            continue
+        found[dims] = found[dims] + term
+        found[dims]._pyro_dims = dims  # type: ignore[attr-defined]
+    return list(found.values())
 
 
 def _enum_symbols(factors: OrderedDict, enum_dims: set) -> set:

@@ -68,7 +68,11 @@ class Translated:
         if site.constraint is None:
             return site.shape
         with torch_session(0, self.problem.dtype):
-            return tuple(biject_to(site.constraint).inverse_shape(torch.Size(site.shape)))
+            try:
+                into = biject_to(site.constraint)
+            except NotImplementedError as error:
+                raise _errors.no_bijection(self.problem.model.describe(), name, site.constraint) from error
+            return tuple(into.inverse_shape(torch.Size(site.shape)))
 
     @property
     def key(self) -> Any:
