@@ -195,6 +195,7 @@ def _figures(found: Check) -> dict[str, Any]:
         "num_points": found.num_points,
         "value_error": found.value_error,
         "gradient_error": found.gradient_error,
+        "tolerance": found.tolerance,
         "passed": found.passed,
     }
 
