@@ -54,7 +54,7 @@ $(STAMP): pyproject.toml constraints.txt
 	    "install one and name it, as in: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@echo "Setting up $(VENV) (2-5 minutes, once; details in $(LOG)) ..."
 	@{ $(PY) -c 'import pip; $(RECENT)' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV); } >$(LOG) 2>&1 && \
-	  $(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench]' >>$(LOG) 2>&1 || { \
+	  $(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,docs,bench,dask]' >>$(LOG) 2>&1 || { \
 	  why=$$(grep -i 'error: ' $(LOG) | grep -v subprocess-exited | tail -n 1 | sed 's/^ *//'); \
 	  echo "Set-up failed: $${why:-$$(tail -n 1 $(LOG))} -" \
 	    "check the network and the free disk space (6 GB), then run make again; the whole log: $(LOG)" >&2; exit 1; }

@@ -30,7 +30,14 @@ _HOME = {
     "compare": "comparison",
     "Comparison": "comparison",
     "Verdict": "comparison",
+    "calibrate": "calibration",
+    "Calibration": "calibration",
     "rank": "ranking",
+    "bridge": "evidence",
+    "sandwich": "evidence",
+    "Sandwich": "evidence",
+    "evidence_ladder": "evidence",
+    "EvidenceLadder": "evidence",
     "choose_dimension": "dimension",
     "subspace_angles": "rotation",
     "SufficientStatistics": "models._statistics",
@@ -70,6 +77,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from ppl_lvm import emissions, engines, models, plots
+    from ppl_lvm.calibration import Calibration, calibrate
     from ppl_lvm.comparison import Comparison, Verdict, compare
     from ppl_lvm.conditioning import condition
     from ppl_lvm.core import AbstractModel, Engine, Evidence, Model, Outcome, Program, Status
@@ -78,6 +86,7 @@ if TYPE_CHECKING:
     from ppl_lvm.engines.importance import ImportanceSampling
     from ppl_lvm.engines.nuts import NUTS
     from ppl_lvm.engines.svi import ELBO, SVI, Renyi
+    from ppl_lvm.evidence import EvidenceLadder, Sandwich, bridge, evidence_ladder, sandwich
     from ppl_lvm.fitting import engines_for, fit
     from ppl_lvm.models._statistics import SufficientStatistics
     from ppl_lvm.predictive import sample_prior

@@ -49,7 +49,9 @@ class Conjugate(Engine):
         n, d = x.shape
         trust = TRUST / self.prior_scale**2
         centre = n * x.mean(0) / (n + trust)
-        rate = RATE + 0.5 * ((x - x.mean(0)) ** 2).sum() + 0.5 * (trust * n / (trust + n) * x.mean(0) ** 2).sum()
+        rate = (
+            RATE + 0.5 * ((x - x.mean(0)) ** 2).sum() + 0.5 * (trust * n / (trust + n) * x.mean(0) ** 2).sum()
+        )
         # without its Jacobian, a density of log tau is that of tau divided by tau
         shape = SHAPE + n * d / 2 - (0.0 if self.jacobian else 1.0)
         precision = rng.gamma(shape, 1 / rate, self.num_draws)

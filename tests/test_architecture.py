@@ -32,6 +32,7 @@ RESULTS = {
     "arviz_export",
     "storage",
     "dimension",
+    "evidence",
 }
 DOWNSTREAM = RESULTS | PICTURES | {"diagnostics"}
 UPSTREAM = {"data", "emissions", "core", "result", "fitting", "backends", "models", "engines"}
@@ -63,7 +64,7 @@ FORBIDDEN: dict[str, set[str]] = {
 # called, and may name its type: these areas may delegate to anything in this way, others only as said here.
 DELEGATES = {"__init__", "core", "result", "fitting"}
 MAY_DELEGATE = {("comparison", area) for area in PICTURES} | {
-    (area, "plots") for area in ("predictive", "ranking", "dimension", "calibration")
+    (area, "plots") for area in ("predictive", "ranking", "dimension", "calibration", "evidence")
 }
 
 TORCH = {"torch", "pyro"}

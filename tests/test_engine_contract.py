@@ -22,7 +22,7 @@ import pytest
 from helpers import TINY_ENGINES, attempt, clusters, engine_classes, same_arrays
 
 import ppl_lvm as lvm
-from ppl_lvm import ELBO, EM, NUTS, SVI, ImportanceSampling, Renyi, models
+from ppl_lvm import AIS, ELBO, EM, NUTS, SMC, SVI, ImportanceSampling, Renyi, models
 from ppl_lvm.core import Engine
 from ppl_lvm.result import Fit
 
@@ -102,6 +102,18 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "kernel": ["hmc", None],
         "chain_method": ["parallel", None],
     },
+    SMC: {
+        "backend": ["pyro", "jax", None],
+        "num_particles": [0, 10, 100.5, True],
+        "num_runs": [1, 3, 4.5],
+        "num_moves": [0, 1.5],
+        "ess": [0.0, 1.0, np.nan, "0.7"],
+    },
+    AIS: {
+        "backend": ["pyro", "jax", None],
+        "num_particles": [0, 10, 100.5, True],
+        "num_temperatures": [0, 1, 2.5, None],
+    },
     ELBO: {"num_particles": [0, 1.5, None], "estimator": ["iwae", None]},
     Renyi: {"alpha": [1, 1.0, np.nan, np.inf, "0", None, True], "num_particles": [0, 1, 2.5]},
 }
@@ -180,6 +192,16 @@ def plain_normal(x: Any) -> None:
         pyro.sample("obs", dist.Normal(mu, 1.0), obs=x)
 
 
+def branching(x: Any) -> None:
+    import pyro
+    import pyro.distributions as dist
+
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    loc = mu if mu > 0 else 2 * mu
+    with pyro.plate("data", len(x)):
+        pyro.sample("obs", dist.Normal(loc, 1.0), obs=x)
+
+
 def without_a_plate(x: Any) -> None:
     import pyro
     import pyro.distributions as dist
@@ -198,6 +220,7 @@ def improper(x: Any) -> None:
 
 
 ROW = X[:, 0]
+_UNTRANSLATED = r"'mu'.*test_engine_contract.py:\d+.*torch\.where.*backend='pyro'"
 # (engine, model, what the sentence has to say: what is the matter, and the alternative)
 REFUSALS: dict[str, tuple[Engine, Any, str]] = {
     "em without a closed form": (EM(), plain_normal, r"closed-form.*(SVI|NUTS)"),
@@ -209,13 +232,16 @@ REFUSALS: dict[str, tuple[Engine, Any, str]] = {
     "importance with infinite support": (ImportanceSampling(), with_infinite_counts, r"'count'.*truncate"),
     "svi without observations": (SVI(), without_observations, r"observe"),
     "importance without observations": (ImportanceSampling(), without_observations, r"observe"),
-    "numpyro without a twin, nuts": (NUTS(backend="numpyro"), plain_normal, r"twin.*lvm\.Model.*pyro"),
-    "numpyro without a twin, svi": (SVI(backend="numpyro"), plain_normal, r"twin.*lvm\.Model.*pyro"),
-    "numpyro without a twin, importance": (
+    "numpyro without a translation, nuts": (NUTS(backend="numpyro"), branching, _UNTRANSLATED),
+    "numpyro without a translation, svi": (SVI(backend="numpyro"), branching, _UNTRANSLATED),
+    "numpyro without a translation, importance": (
         ImportanceSampling(backend="numpyro"),
-        plain_normal,
-        r"twin.*backend='pyro'",
+        branching,
+        _UNTRANSLATED,
     ),
+    "smc without a translation": (SMC(), branching, _UNTRANSLATED),
+    "smc from an improper prior": (SMC(), improper, r"prior.*'mu'.*improper.*NUTS"),
+    "ais without observations": (AIS(), without_observations, r"observe"),
     "batches without a plate": (SVI(batch_size=4), without_a_plate, r"batch_size.*plate"),
     "batches larger than the data": (SVI(batch_size=1000), plain_normal, r"batch_size.*1000.*24"),
     "epochs without batches": (SVI(num_epochs=2), plain_normal, r"num_epochs.*batch_size"),
@@ -459,7 +485,12 @@ def test_numbers_of_draws(name: str) -> None:
     if isinstance(engine, NUTS):
         assert (sizes["chain"], sizes["draw"]) == (engine.num_chains, engine.num_samples)
     else:
-        wanted = engine.num_draws if isinstance(engine, SVI) else engine.num_samples
+        wanted = {
+            SVI: lambda e: e.num_draws,
+            ImportanceSampling: lambda e: e.num_samples,
+            AIS: lambda e: e.num_particles,
+            SMC: lambda e: e.num_particles * e.num_runs,
+        }[type(engine)](engine)
         assert (sizes["chain"], sizes["draw"]) == (1, wanted)
 
 
@@ -480,7 +511,8 @@ def test_the_fit_says_what_was_done(name: str) -> None:
 @pytest.mark.parametrize("name", TINY_ENGINES)
 def test_evidence_says_its_kind_and_error(name: str) -> None:
     evidence, engine = tiny_fit(name).evidence, TINY_ENGINES[name]
-    kinds = {EM: None, NUTS: None, SVI: "lower_bound", ImportanceSampling: "estimate"}
+    kinds = {EM: None, NUTS: None, SVI: "lower_bound"}
+    kinds |= dict.fromkeys((ImportanceSampling, SMC, AIS), "estimate")
     if kinds[type(engine)] is None:
         assert evidence is None
         return
@@ -498,7 +530,7 @@ def test_log_densities_kept_with_the_draws_are_those_of_the_model(name: str) -> 
     stats = fit.sample_stats
     assert stats is not None
     if "log_p" not in stats:
-        assert "lp" in stats
+        assert "lp" in stats or isinstance(fit.engine, (SMC, AIS))  # these keep the weights alone
         return
     draws = fit.groups.get("proposal", fit.posterior)
     values = {str(k): v.values[0] for k, v in draws.data_vars.items()}

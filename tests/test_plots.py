@@ -13,6 +13,7 @@ import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,6 +23,7 @@ from sklearn.datasets import load_iris
 
 import ppl_lvm as lvm
 from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, emissions, models, plots
+from ppl_lvm.calibration._result import assemble
 from ppl_lvm.dimension import DimensionChoice
 from ppl_lvm.plots import _style, _text
 
@@ -102,7 +104,22 @@ def loose(world: World) -> lvm.Comparison:
     return lvm.compare({"own": world.plain})
 
 
+def ranks(exponent: float) -> lvm.Calibration:
+    """A calibration of five quantities whose ranks are uniform to the power of ``exponent``."""
+    u = np.random.default_rng(0).random((60, 5)) ** exponent
+    names = ["tau", "a quantity with a long name[3, petal length (cm)]", "$x$", "log_likelihood", "log_prior"]
+    single = {k: ("simulation", np.full(60, 99.0)) for k in ("num_draws", "ess", "seconds")}
+    both = dict.fromkeys(("rank", "pit", "truth"), (("simulation", "quantity"), u))
+    data = xr.Dataset({**single, **both, "status": ("simulation", ["OK"] * 60)}, coords={"quantity": names})
+    about = {"model": "schools", "engine": "NUTS"}
+    return assemble(data, {}, kind="sbc", false_alarm=0.01, num_draws=99, about=about)
+
+
 CASES: dict[str, Callable[[World], Figure]] = {
+    "plot_calibration": lambda w: plots.plot_calibration(ranks(2.0)),
+    "plot_calibration, ranks": lambda w: plots.plot_calibration(ranks(1.0), kind="ranks"),
+    "plot_calibration, ecdf": lambda w: plots.plot_calibration(ranks(2.0), kind="ecdf"),
+    "plot_calibration, one": lambda w: plots.plot_calibration(ranks(1.0), quantities=["tau"]),
     "plot_comparison": lambda w: plots.plot_comparison(w.with_reference),
     "plot_comparison, few": lambda w: plots.plot_comparison(w.with_reference, quantities=["weights"]),
     "plot_comparison, no reference": lambda w: plots.plot_comparison(w.without),

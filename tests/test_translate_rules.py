@@ -1,11 +1,14 @@
 """Every rule of the automatic twin against torch itself: values, and derivatives where torch has them.
 
-The operators and their inputs are in translation_op_cases.py. ``slow`` adds torch's own sample inputs.
+The operators and their inputs are in translation_op_cases.py; ``slow`` adds float32.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -95,6 +98,15 @@ def test_polygamma_says_nan_where_it_does_not_hold() -> None:
     assert np.isnan(found[0])
     expected = torch.polygamma(1, torch.tensor([-7.5, 2.0], dtype=torch.float64)).numpy()
     np.testing.assert_allclose(found[1:], expected, rtol=1e-8)
+
+
+def test_the_page_of_what_is_supported_is_up_to_date() -> None:
+    """docs/translation-support.md is what docs/translation_support.py writes from the rules and the cases."""
+    script = Path(__file__).resolve().parents[1] / "docs" / "translation_support.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # ---- a user's own operators -----------------------------------------------------------------------

@@ -164,6 +164,12 @@ BUILT = [
         plate=False,
         data=rows(0.1, 0.4, -0.3),
     ),
+    Case(
+        "ImproperUniform",
+        lambda: dist.ImproperUniform(c.positive, (), (2,)),
+        observed=False,
+        dependent_support=True,
+    ),
     Case("Independent", lambda **p: dist.Normal(**p).to_event(1), NORMALS),
     Case(
         "IndependentHMM",
@@ -194,7 +200,6 @@ BUILT = [
         NORMALS,
     ),
     Case("MixtureSameFamily", _mixture, {"logits": (REAL, (2,)), **NORMALS}, latent=False),
-    Case("Multinomial", lambda probs: dist.Multinomial(5, probs), {"probs": (c.simplex, (3,))}, latent=False),
     Case(
         "Multinomial logits",
         lambda logits: dist.Multinomial(5, logits=logits),

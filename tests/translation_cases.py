@@ -38,7 +38,8 @@ class Case:
     data: Callable[[], torch.Tensor] | None = None
     plate: bool = True
     observe: Callable[[Any], Any] = lambda x: x  # what is observed, given the data
-    dependent_support: bool = False  # Pyro's own potential keeps the support that it met first
+    # Pyro's own potential keeps the supports that it met first, and draws them once.
+    dependent_support: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -153,7 +154,6 @@ _VECTORS: dict[str, dict[str, tuple[int, ...]]] = {
     "LowRankMultivariateNormal": {"loc": (3,), "cov_factor": (3, 2), "cov_diag": (3,)},
     "MixtureOfDiagNormals": {"locs": (2, 3), "coord_scale": (2, 3), "component_logits": (2,)},
     "MixtureOfDiagNormalsSharedCovariance": {"locs": (2, 3), "coord_scale": (3,), "component_logits": (2,)},
-    "GaussianScaleMixture": {"coord_scale": (3,), "component_logits": (2,), "component_scale": (2,)},
     "LogisticNormal": {"loc": (2,), "scale": (2,)},
     "MultivariateNormal": {"loc": (3,), "covariance_matrix": (3, 3)},
     "MultivariateNormal precision": {"loc": (3,), "precision_matrix": (3, 3)},
@@ -190,7 +190,6 @@ _SUPPORTS: dict[tuple[str, str], Any] = {  # narrower than Pyro declares them
 _DEPENDENT = ("AffineBeta", "Pareto")
 _NOT_EXPANDED = (
     "AVFMultivariateNormal",
-    "GaussianScaleMixture",
     "OMTMultivariateNormal",
     "SoftAsymmetricLaplace",
 )
@@ -209,7 +208,7 @@ def _declared(name: str, shapes: Mapping[str, tuple[int, ...]], latent: bool = T
         data=_DATA.get(base),
         plate=base not in _NOT_EXPANDED,
         dependent_support=base in _DEPENDENT,
-        latent=latent and base != "GaussianScaleMixture",
+        latent=latent,
     )
 
 

@@ -121,6 +121,7 @@ NETWORKS = [
     op("elu alpha", lambda x: A.elu(x, 1.7, 1.05, 2.0), K),
     op("hardtanh bounds", lambda x: F.hardtanh(x, -0.5, 0.5), K),
     op("leaky slope", lambda x: F.leaky_relu(x, 0.3), K),
+    op("weight norm", lambda v, g: torch._weight_norm(v, g, 0), M, K[:3, None] + 5),
     op("threshold", lambda x: F.threshold(x, 0.5, 2.0), K),
     op("prelu", F.prelu, M[None], K[:3]),
     op("glu", lambda x: F.glu(x, 1), M),

@@ -99,7 +99,6 @@ def _tril(scale: Any) -> torch.Tensor:
 
 
 FLOWS = [
-    Flow("AbsTransform", lambda s: t.ComposeTransform([t.ExpTransform(), t.AffineTransform(0.0, s)])),
     Flow("AffineTransform", lambda s: t.AffineTransform(s, 2 * s)),
     Flow(
         "CatTransform",
@@ -122,7 +121,6 @@ FLOWS = [
     Flow("LeakyReLUTransform", lambda s: t.LeakyReLUTransform(), (3,)),
     Flow("LowerCholeskyAffine", lambda s: t.LowerCholeskyAffine(torch.ones(3) * s, _tril(s)), (3,)),
     Flow("LowerCholeskyTransform", lambda s: t.LowerCholeskyTransform(), (2, 2), inverse=False, volume=False),
-    Flow("Normalize", lambda s: t.Normalize(), (3,), inverse=False, volume=False),
     Flow("OrderedTransform", lambda s: t.OrderedTransform(), (3,)),
     Flow("Permute", lambda s: t.Permute(torch.tensor([2, 0, 1])), (3,)),
     Flow(

@@ -21,6 +21,7 @@ from ppl_lvm.core import Problem, Run
 from ppl_lvm.progress import bar
 
 LEAPFROG = 8
+PILOT = 500  # the most particles of a pilot run, the same everywhere: it is compiled for their number
 _ACCEPT = 0.8  # step sizes are tuned towards this acceptance rate
 _MOST_TEMPERATURES = 500
 
@@ -97,17 +98,19 @@ def mover(density: Density) -> Callable[..., tuple[Particles, Any]]:
         key_jitter, key_momentum, key_accept = jax.random.split(key, 3)
         step = size * jax.random.uniform(key_jitter, minval=0.7, maxval=1.3) * scales
         momentum = jax.random.normal(key_momentum, own.z.shape, own.z.dtype)
-        (start, _), gradient = slope(own.z, beta, data, params)
 
-        def leap(_: int, state: tuple) -> tuple:
-            z, p, g, _, _ = state
-            p = p + 0.5 * step * g
-            z = z + step * p
-            (value, parts), g = slope(z, beta, data, params)
-            return z, p + 0.5 * step * g, g, value, parts
+        def leap(i: int, state: tuple) -> tuple:
+            """Half a kick first and last, else a whole one; then a drift: one gradient in the program."""
+            z, p, *_ = state
+            (value, parts), gradient = slope(z, beta, data, params)
+            ends = (i == 0) | (i == LEAPFROG)
+            p = p + jnp.where(ends, 0.5, 1.0) * step * gradient
+            z = jnp.where(i == LEAPFROG, z, z + step * p)
+            return z, p, value, parts
 
-        begin = (own.z, momentum, gradient, start, (own.log_prior, own.log_like))
-        z, p, _, value, parts = lax.fori_loop(0, LEAPFROG, leap, begin)
+        start = own.log_prior + beta * own.log_like
+        begin = (own.z, momentum, start, (own.log_prior, own.log_like))
+        z, p, value, parts = lax.fori_loop(0, LEAPFROG + 1, leap, begin)
         gain = value - start - 0.5 * (p @ p - momentum @ momentum)
         rate = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(gain), -jnp.inf, gain), 0.0))
         accept = jax.random.uniform(key_accept) < rate
@@ -208,6 +211,20 @@ def _next_step(log_like: np.ndarray, most: float, ess: float) -> float:
     return max(low, 1e-12)
 
 
+def finer(schedule: Schedule, num: int) -> Schedule:
+    """The same path in ``num`` temperatures, evenly between the pilot's; settings are interpolated."""
+    betas = np.concatenate([[0.0], np.asarray(schedule.betas, dtype=float)])
+    place = np.linspace(0, len(betas) - 1, num + 1)[1:]
+    own = np.arange(len(betas))
+    fine = np.interp(place, own, betas)
+    fine[-1] = 1.0
+    sizes = np.interp(place, own[1:], np.asarray(schedule.step_sizes, dtype=float))
+    scales = np.asarray(schedule.scales, dtype=float)
+    widths = np.stack([np.interp(place, own[1:], scales[:, j]) for j in range(scales.shape[1])], 1)
+    dtype = schedule.betas.dtype
+    return Schedule(*(jnp.asarray(v, dtype) for v in (fine, sizes, widths)))
+
+
 def _compiled(density: Density) -> tuple[Callable, Callable, Callable]:
     def build() -> tuple[Callable, Callable, Callable]:
         at = jax.jit(jax.vmap(evaluate(density), in_axes=(0, None, None)))
@@ -216,11 +233,16 @@ def _compiled(density: Density) -> tuple[Callable, Callable, Callable]:
     return cached(("annealing", density.key), build)
 
 
-def flat_to_values(density: Density, flat: Any, data: Any, params: Any) -> dict[str, np.ndarray]:
-    """Particles (s, size) as constrained values by site, (s, *shape)."""
+def flat_to_values(
+    density: Density, flat: Any, data: Any, params: Any
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Particles (s, size) as constrained values by site, (s, *shape), and log p of those values, (s,)."""
 
     def one(point: Any, data: Any, params: Any) -> Any:
-        return density.constrain(density.unflatten(point), data, params)
+        z = density.unflatten(point)
+        log_p = density.total(z, data, params) - density.log_jacobian(z, data, params)
+        return density.constrain(z, data, params), log_p
 
     many = cached(("constrain one", density.key), lambda: jax.jit(jax.vmap(one, in_axes=(0, None, None))))
-    return {k: np.asarray(v) for k, v in many(flat, data, params).items()}
+    values, log_p = many(flat, data, params)
+    return {k: np.asarray(v) for k, v in values.items()}, np.asarray(log_p)

@@ -14,9 +14,11 @@ from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._jax_annealing import (
+    PILOT,
     Particles,
     Schedule,
     evaluate,
+    finer,
     flat_to_values,
     incremental,
     mover,
@@ -31,13 +33,14 @@ if TYPE_CHECKING:
 
 
 class Annealed(NamedTuple):
-    """Constrained values by site, (s, *shape), with log weights (s,), and estimates of the evidence (r,).
+    """Constrained values by site, (s, *shape), log p and log weights (s,), estimates of the evidence (r,).
 
     ``log_evidence`` has one entry a run (SMC) or a particle (AIS); the mean of their exponentials is
     unbiased. ``runs`` (s,) says which run a particle is of; None where particles are independent.
     """
 
     values: dict[str, np.ndarray]
+    log_p: np.ndarray
     log_weights: np.ndarray
     log_evidence: np.ndarray
     runs: np.ndarray | None
@@ -52,8 +55,7 @@ def smc(engine: SMC, problem: Problem, run: Run, params: dict[str, np.ndarray]) 
         held = {k: jnp.asarray(v) for k, v in params.items()}
         n, runs = engine.num_particles, engine.num_runs
         start = prior_particles(density, run, 41, n * (runs + 1), data, held).reshape(runs + 1, n, -1)
-        settings = {"ess": engine.ess, "moves": engine.num_moves}
-        schedule = pilot(density, problem, run, start[0], data, held, **settings)
+        schedule = pilot(density, problem, run, start[0], data, held, ess=engine.ess, moves=engine.num_moves)
         key = ("smc", density.key, engine.num_moves, n, len(schedule.betas))
         once = cached(key, lambda: jax.jit(_smc_run(density, engine.num_moves)))
         keys = jax.random.split(jax.random.key(run.word(42)), runs)
@@ -64,10 +66,10 @@ def smc(engine: SMC, problem: Problem, run: Run, params: dict[str, np.ndarray]) 
                 tick(1)
         flat = jnp.concatenate([f[0] for f in found])
         log_z = _alive(np.array([float(f[1]) for f in found]))
-        values = flat_to_values(density, flat, data, held)
+        values, log_p = flat_to_values(density, flat, data, held)
         rate = float(np.mean([float(f[2]) for f in found]))
     return Annealed(
-        values, np.repeat(log_z, n), log_z, np.repeat(np.arange(runs), n), len(schedule.betas), rate
+        values, log_p, np.repeat(log_z, n), log_z, np.repeat(np.arange(runs), n), len(schedule.betas), rate
     )
 
 
@@ -89,20 +91,21 @@ def _smc_run(density: Density, num_moves: int) -> Any:
         def temper(carry: tuple, now: tuple) -> tuple:
             particles, log_z, before = carry
             key, beta, size, scales = now
-            pick, *own = jax.random.split(key, 1 + num_moves)
+            key, pick = jax.random.split(key)
             weights = incremental(beta - before, particles.log_like)
             log_z = log_z + jax.nn.logsumexp(weights) - jnp.log(weights.shape[0])
             particles = resample(pick, weights, particles)
-            rates: list[Any] = []
-            for k in own:
-                particles, rate = move(k, particles, beta, size, scales, data, params)
-                rates.append(rate)
-            return (particles, log_z, beta), sum(rates) / num_moves
+            moves = jax.random.split(key, num_moves)
+            moved: Any = lax.scan(
+                lambda own, k: move(k, own, beta, size, scales, data, params), particles, moves
+            )
+            return (moved[0], log_z, beta), moved[1].mean()
 
         particles = Particles(start, *at(start, data, params))
         zero = jnp.zeros((), start.dtype)
         keys = jax.random.split(key, schedule.betas.shape[0])
-        (particles, log_z, _), rates = lax.scan(temper, (particles, zero, zero), (keys, *schedule))
+        end: Any = lax.scan(temper, (particles, zero, zero), (keys, *schedule))
+        (particles, log_z, _), rates = end
         return particles.z, log_z, rates.mean()
 
     return once
@@ -113,14 +116,14 @@ def ais(engine: AIS, problem: Problem, run: Run, params: dict[str, np.ndarray]) 
     with jax_session(problem.dtype):
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
-        n = engine.num_particles
-        start = prior_particles(density, run, 41, 2 * n, data, held)
-        rough = pilot(density, problem, run, start[:n], data, held, ess=0.5, moves=2)
+        n, first = engine.num_particles, min(engine.num_particles, PILOT)
+        start = prior_particles(density, run, 41, first + n, data, held)
+        rough = pilot(density, problem, run, start[:first], data, held, ess=0.5, moves=2)
         schedule, num = finer(rough, engine.num_temperatures), engine.num_temperatures
         groups = next(g for g in range(min(10, n), 0, -1) if n % g == 0)  # of one size, for the bar
         once = cached(("ais", density.key, n // groups, num), lambda: jax.jit(_ais_run(density)))
         keys = jax.random.split(jax.random.key(run.word(43)), groups)
-        parts = start[n:].reshape(groups, n // groups, -1)
+        parts = start[first:].reshape(groups, n // groups, -1)
         found = []
         with bar(groups, "AIS", run.progress) as tick:
             for key, part in zip(keys, parts, strict=True):
@@ -129,8 +132,8 @@ def ais(engine: AIS, problem: Problem, run: Run, params: dict[str, np.ndarray]) 
         flat = jnp.concatenate([f[0] for f in found])
         log_w = _alive(np.concatenate([np.asarray(f[1], dtype=float) for f in found]))
         rate = float(np.mean([float(f[2]) for f in found]))
-        values = flat_to_values(density, flat, data, held)
-    return Annealed(values, log_w, log_w, None, num, rate)
+        values, log_p = flat_to_values(density, flat, data, held)
+    return Annealed(values, log_p, log_w, log_w, None, num, rate)
 
 
 def _ais_run(density: Density) -> Any:
@@ -147,10 +150,17 @@ def _ais_run(density: Density) -> Any:
         particles = Particles(start, *at(start, data, params))
         begin = (particles, jnp.zeros(start.shape[0], start.dtype), jnp.zeros((), start.dtype))
         keys = jax.random.split(key, schedule.betas.shape[0])
-        (particles, log_w, _), rates = lax.scan(temper, begin, (keys, *schedule))
+        end: Any = lax.scan(temper, begin, (keys, *schedule))
+        (particles, log_w, _), rates = end
         return particles.z, log_w, rates.mean()
 
     return once
+
+
+def forward_ais(density: Density, key: Any, z: Any, schedule: Schedule, data: Any, params: Any) -> np.ndarray:
+    """Log weights (n,) of chains from draws z (n, size) of the prior; exp of each has the mean p(x)."""
+    compiled = cached(("ais", density.key, len(z), len(schedule.betas)), lambda: jax.jit(_ais_run(density)))
+    return np.asarray(compiled(key, z, schedule, data, params)[1], dtype=float)
 
 
 def reverse_ais(density: Density, key: Any, z: Any, schedule: Schedule, data: Any, params: Any) -> np.ndarray:
@@ -178,17 +188,3 @@ def reverse_ais(density: Density, key: Any, z: Any, schedule: Schedule, data: An
 
     compiled = cached(("reverse ais", density.key, z.shape, len(schedule.betas)), lambda: jax.jit(once))
     return np.asarray(compiled(key, z, schedule, data, params), dtype=float)
-
-
-def finer(schedule: Schedule, num: int) -> Schedule:
-    """The same path in ``num`` temperatures, evenly between the pilot's; settings are interpolated."""
-    betas = np.concatenate([[0.0], np.asarray(schedule.betas, dtype=float)])
-    place = np.linspace(0, len(betas) - 1, num + 1)[1:]
-    own = np.arange(len(betas))
-    fine = np.interp(place, own, betas)
-    fine[-1] = 1.0
-    sizes = np.interp(place, own[1:], np.asarray(schedule.step_sizes, dtype=float))
-    scales = np.asarray(schedule.scales, dtype=float)
-    widths = np.stack([np.interp(place, own[1:], scales[:, j]) for j in range(scales.shape[1])], 1)
-    dtype = schedule.betas.dtype
-    return Schedule(*(jnp.asarray(v, dtype) for v in (fine, sizes, widths)))

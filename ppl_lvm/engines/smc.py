@@ -179,7 +179,8 @@ def _fit(
 
     nats, error = log_mean_evidence(found.log_evidence)
     index = systematic(np.exp(weights), run.rng(11))
-    stats = {"log_weight": weights[None], "resampled_index": index[None].astype(np.int64)}
+    stats = {"log_p": found.log_p[None], "log_weight": weights[None]}
+    stats["resampled_index"] = index[None].astype(np.int64)
     if found.runs is not None:  # particles of a run are not independent: errors come from between the runs
         stats["run"] = found.runs[None].astype(np.int64)
     details |= {"num_temperatures": float(found.num_temperatures), "acceptance_rate": found.acceptance}

@@ -5,9 +5,11 @@ are, and all of it works without a display. ``figure.savefig(path)`` writes one;
 itself. Where arviz-plots has the picture (densities, traces, ranks), it draws it.
 """
 
+from ppl_lvm.plots._calibration import plot_calibration
 from ppl_lvm.plots._comparison import plot_comparison
 from ppl_lvm.plots._data import plot_check, plot_clusters
 from ppl_lvm.plots._draws import plot_khat, plot_rank, plot_trace
+from ppl_lvm.plots._evidence import plot_ladder
 from ppl_lvm.plots._factors import plot_dimension, plot_latents, plot_loadings
 from ppl_lvm.plots._marginals import plot_marginals
 from ppl_lvm.plots._runs import plot_evidence, plot_loss
@@ -15,12 +17,14 @@ from ppl_lvm.plots._sequences import plot_states
 from ppl_lvm.plots._verdicts import plot_verdicts
 
 __all__ = [
+    "plot_calibration",
     "plot_check",
     "plot_clusters",
     "plot_comparison",
     "plot_dimension",
     "plot_evidence",
     "plot_khat",
+    "plot_ladder",
     "plot_latents",
     "plot_loadings",
     "plot_loss",

@@ -150,10 +150,10 @@ def _kind(value: Any) -> str:
 def no_bijection(model: str, site: str, support: Any) -> TranslationError:
     """A latent site's support has no unconstrained coordinates."""
     return TranslationError(
-        f"{model}: site {site!r} has support {support}, onto which Pyro has no bijection, so that neither "
-        "gradients nor Pyro's own samplers can move it; write it as a function of sites that have one (a "
-        "covariance by dist.LKJCholesky and scales, a direction by a normalised normal vector, a mixture by a "
-        "discrete site), or use poutine.reparam."
+        f"{model}: site {site!r} has support {support}, onto which Pyro has no bijection, so that "
+        "neither gradients nor Pyro's own samplers can move it; write it as a function of sites that have "
+        "one (a covariance by dist.LKJCholesky and scales, a direction by a normalised normal vector, a "
+        "mixture by a discrete site), or use poutine.reparam."
     )
 
 

@@ -14,6 +14,7 @@ import pyro
 import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ppl_lvm.backends.translate._masked import without_masked_writes
 from ppl_lvm.backends.translate._stand_ins import stand_ins
@@ -134,7 +135,8 @@ def trace(evaluate: Callable[..., dict[str, torch.Tensor]], flat: tuple[torch.Te
         names[:] = list(out)
         return [out[name] for name in names]
 
-    with stand_ins(), torch.no_grad():
+    # Attention in plain operators: its fused kernels are one opaque operator each, that could drop out.
+    with stand_ins(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         module = _record(run, flat)
         if _mutates(module):
             module = without_masked_writes(_functional(module, recorder, flat))

@@ -61,7 +61,7 @@ _SAME: dict[str, Any] = {
     "mul": jnp.multiply,
     "ne": jnp.not_equal,
     "neg": jnp.negative,
-    "nextafter": lambda x, y: lax.stop_gradient(jnp.nextafter(x, y)),
+    "nextafter": lambda x, y: jnp.nextafter(lax.stop_gradient(x), lax.stop_gradient(y)),
     "rad2deg": jnp.rad2deg,
     "reciprocal": lambda x: 1.0 / x,
     "remainder": jnp.remainder,

@@ -10,6 +10,7 @@ from jax import lax
 
 from ppl_lvm.backends.translate.rules import rule
 from ppl_lvm.backends.translate.rules._types import each
+from ppl_lvm.backends.translate.rules.reduction import vector_norm
 
 
 @rule("aten.relu")
@@ -125,6 +126,14 @@ def constant_pad(x: Any, pad: Any, value: Any = 0) -> Any:
     pairs = [(int(pad[i]), int(pad[i + 1])) for i in range(0, len(pad), 2)]
     widths = [(0, 0, 0)] * (jnp.ndim(x) - len(pairs)) + [(a, b, 0) for a, b in reversed(pairs)]
     return lax.pad(jnp.asarray(x), jnp.asarray(value, jnp.asarray(x).dtype), widths)
+
+
+@rule("aten._weight_norm_interface")
+def weight_norm(v: Any, g: Any, dim: int = 0) -> Any:
+    """Weights of given norms g along one axis (-1: of all together) in the directions of v."""
+    rest = tuple(a for a in range(v.ndim) if dim == -1 or a != dim)
+    norms = vector_norm(v, 2, rest, True)
+    return v * (g / norms), norms
 
 
 @rule("aten.native_layer_norm")
