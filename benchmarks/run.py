@@ -23,12 +23,14 @@ JOBS = {
     "factor": ["factor.py", "--nuts"],
     "hmm_float64": ["hmm.py"],
     "hmm_nuts": ["hmm_nuts.py"],
+    "translation": ["translation.py", "--nuts", "--warm"],
 }
 QUICK = {
     "nuts_float64": ["nuts.py", "--dtype", "float64", "--rounds", "1"],
     "em": ["em.py", "--runs", "1"],
     "factor": ["factor.py", "--runs", "3"],
     "hmm_float64": ["hmm.py"],
+    "translation": ["translation.py", "--runs", "3"],
 }
 
 

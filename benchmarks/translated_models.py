@@ -1,4 +1,4 @@
-"""Plain Pyro programs beside the NumPyro twins that one would write by hand: (program, twin, data) by name."""
+"""Plain Pyro programs beside the NumPyro twins that one would write by hand, with data, by name."""
 
 from __future__ import annotations
 

@@ -167,9 +167,7 @@ def _independent_moments(dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]
     return out
 
 
-def _between_runs(
-    values: np.ndarray, weights: np.ndarray, runs: np.ndarray, mean: np.ndarray
-) -> np.ndarray:
+def _between_runs(values: np.ndarray, weights: np.ndarray, runs: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Standard error of a weighted mean from the spread of the means of independent runs."""
     total = np.zeros_like(mean)
     count = int(runs.max()) + 1

@@ -96,7 +96,7 @@ def translate(
     params
         Values of ``pyro.param`` statements, by name; those left out start as the program says.
     dtype
-        "float64" (default) or "float32".
+        "float64" or "float32"; None: float32 where the program has networks, else float64.
 
     Raises
     ------

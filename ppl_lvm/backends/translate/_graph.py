@@ -395,7 +395,7 @@ def _folded(analysis: Analysis) -> dict[fx.Node, torch.Tensor]:
             if node.op == "get_attr":
                 values[node] = getattr(traced.module, str(node.target))
             else:
-                values[node] = node.target(*look_up(node.args), **look_up(node.kwargs))  # type: ignore[operator]
+                values[node] = node.target(*look_up(node.args), **look_up(node.kwargs))
     wanted = {n for n in traced.outputs.values() if isinstance(n, fx.Node)}
     for node in values:
         if any(analysis.depends.get(user) and user in analysis.live for user in node.users):
