@@ -4,7 +4,7 @@
 
 Gradients: microseconds of one value and gradient in a compiled loop of ``LOOP`` of them, of the translated
 Pyro program and of the NumPyro twin written by hand, in turn in one process, float64; Pyro's is its own
-``initialize_model`` potential and torch's gradient. ``--nuts`` runs ``fit(..., NUTS)`` in a process of its own
+``initialize_model`` potential and torch's gradient. ``--nuts`` runs ``fit(..., NUTS)`` in its own process
 with an empty cache (translation, compilation and all), and Pyro's NUTS with the same settings: the figure is
 the smallest bulk ESS over the scalars a second of the whole call. ``--warm`` times a fit in a second process.
 Prints one line of JSON; ends with status 1 if two densities differ by more than rounding.
