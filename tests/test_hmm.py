@@ -241,6 +241,40 @@ def test_custom_gradient_equals_automatic_differentiation(k: int, s: int) -> Non
             np.testing.assert_allclose(np.asarray(mine), np.asarray(other), rtol=1e-9, atol=1e-11)
 
 
+def test_associative_scans_equal_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What accelerators run, tried here: value, gradient and the smoother's expected counts."""
+    from ppl_lvm.models.hmm import _jax_associative
+
+    start, transition, log_obs, lengths, weights = random_chain(k=3, t=23, s=4)
+    inside = np.arange(log_obs.shape[1])[:, None] < lengths
+    own = np.where(inside, log_obs, 0.0)
+
+    def everything(a: Any, b: Any, c: Any) -> Any:
+        def total(a: Any, b: Any, c: Any) -> Any:
+            first, rows = jax.nn.softmax(a), jax.nn.softmax(b, -1)
+            return (weights * _jax_forward.log_likelihood(first, rows, c, jnp.asarray(lengths))).sum()
+
+        first, rows = jax.nn.softmax(a), jax.nn.softmax(b, -1)
+        alone = _jax_forward.log_likelihood(first, rows, c, jnp.asarray(lengths))
+        counts = _jax_forward.weighted_counts(
+            rows, _jax_forward.smooth(first, rows, c), jnp.asarray(lengths), weights
+        )
+        return alone, jax.grad(total, (0, 1, 2))(a, b, c), counts
+
+    with jax_session("float64"):
+        looped = jax.tree_util.tree_leaves(everything(start, transition, own))
+        monkeypatch.setattr(_jax_associative, "preferred", lambda log_obs: True)
+        scanned = jax.tree_util.tree_leaves(everything(start, transition, own))
+        for mine, other in zip(scanned, looped, strict=True):
+            np.testing.assert_allclose(np.asarray(mine), np.asarray(other), rtol=1e-10, atol=1e-12)
+
+
+def test_the_associative_form_is_not_for_a_cpu() -> None:
+    from ppl_lvm.models.hmm import _jax_associative
+
+    assert jax.default_backend() != "cpu" or not _jax_associative.preferred(np.zeros((2, 10_000, 1)))
+
+
 def test_custom_gradient_equals_finite_differences() -> None:
     start, transition, log_obs, lengths, _ = random_chain(k=2, t=6, s=2)
 

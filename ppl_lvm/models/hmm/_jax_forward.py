@@ -32,6 +32,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ppl_lvm.models.hmm import _jax_associative
+
 _MOST_WRITTEN_OUT = 12  # states; beyond, the library's product is faster
 _FEW_SEQUENCES, _MOST_FOR_FEW = 8, 16  # but not for narrow ones
 _MOST_STATES = 64  # whose sums and maxima are written out
@@ -55,6 +57,9 @@ class Smoothed(NamedTuple):
 def log_likelihood(start: Array, transition: Array, log_obs: Array, lengths: Array) -> Array:
     """log p(x_s) for every sequence, (S,), nats."""
     density, top = _densities(log_obs)
+    if _jax_associative.preferred(log_obs):
+        alpha = _jax_associative.filtered(start, transition, density)
+        return jnp.log(sum_states(alpha)).sum(0) + top
     mixing = _mixing(transition.T, log_obs.shape[2])
 
     def step(alpha: Array, t: Array) -> tuple[Array, Array]:
@@ -82,8 +87,12 @@ log_likelihood.defvjp(_forward, _backward)
 
 
 def smooth(start: Array, transition: Array, log_obs: Array) -> Smoothed:
-    """Forward and backward recursions in one loop; T - 1 steps of each."""
+    """Forward and backward recursions in one loop, T - 1 steps of each; or as associative scans."""
     density, top = _densities(log_obs)
+    if _jax_associative.preferred(log_obs):
+        alpha = _jax_associative.filtered(start, transition, density)
+        behind = _jax_associative.after(transition, density)
+        return Smoothed(jnp.log(sum_states(alpha)).sum(0) + top, alpha, behind, density[:, 0])
     _, num_steps, num_sequences = log_obs.shape
     forward, backward = (_mixing(matrix, num_sequences) for matrix in (transition.T, transition))
 
