@@ -16,6 +16,7 @@ import numpy as np
 
 from ppl_lvm.core import Problem, as_model
 from ppl_lvm.data import is_dataframe
+from ppl_lvm.diagnostics import moments, quantities
 from ppl_lvm.fitting import prepare
 from ppl_lvm.result import Fit, chain_dataset, flat_draws
 
@@ -198,6 +199,8 @@ def log_predictive(fit: Fit, data: Any = None) -> LogPredictive:
 def effective_size(fit: Fit, s: int) -> float:
     """Number of independent draws that a fit's s draws are worth (by log density, or the weights)."""
     kind = fit.draws.attrs.get("draws") if fit.draws is not None else None
+    if kind == "resampled" and fit.sample_stats is not None and "run" in fit.sample_stats:
+        return min(float(s), _runs_worth(fit))
     if kind == "resampled" and fit.sample_stats is not None:
         return 1.0 / float(np.exp(2 * fit.sample_stats["log_weight"].values).sum())
     if kind == "chain" and fit.sample_stats is not None and "lp" in fit.sample_stats:
@@ -206,6 +209,14 @@ def effective_size(fit: Fit, s: int) -> float:
         ess = float(array_stats.ess(fit.sample_stats["lp"].values, chain_axis=0, draw_axis=1, method="mean"))
         return min(float(s), max(ess, 1.0)) if math.isfinite(ess) else float(s)
     return float(s)
+
+
+def _runs_worth(fit: Fit) -> float:
+    """The smallest effective size of a quantity, where errors come from between independent runs."""
+    found = moments(fit, quantities(fit, invariants=False))
+    sizes = np.concatenate([np.ravel(f["ess_bulk"]) for f in found.values()])
+    sizes = sizes[np.isfinite(sizes)]
+    return max(float(sizes.min()), 1.0) if sizes.size else 1.0
 
 
 def pointwise_terms(fit: Fit, problem: Problem) -> tuple[np.ndarray, str]:

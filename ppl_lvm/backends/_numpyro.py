@@ -34,6 +34,14 @@ def _improper(fn: Any) -> bool:
     return isinstance(getattr(fn, "base_dist", fn), ImproperUniform)
 
 
+class WithoutData(Messenger):
+    """Leave the densities of observed sites out."""
+
+    def process_message(self, msg: dict) -> None:
+        if msg["type"] == "sample" and msg["is_observed"]:
+            msg["fn"] = msg["fn"].mask(False)
+
+
 class HoldSites(Messenger):
     """Hold latent sites at given values; their own density is left out (all is conditional on them)."""
 
@@ -218,6 +226,11 @@ class _Functions:
         return max([-d for d in dims], default=0)
 
     def log_prior(self, z: Tree, data: Tree, params: Tree) -> Any:
+        if self.enumerable:  # a continuous site may depend on a discrete one, which is summed out here too
+            alone = _Functions(
+                lambda **kwargs: WithoutData()(self.model)(**kwargs), self.shapes, self.plate, True
+            )
+            return alone._log_joint_enumerated(z, data, params)
         trace, jacobians = self._run(z, data, params)
         return sum(jnp.sum(_log_prob(trace[n])) + jnp.sum(jacobians[n]) for n in self.shapes)
 
