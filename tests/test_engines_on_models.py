@@ -34,6 +34,8 @@ def test_the_lists_are_not_empty() -> None:
         "SVI",
         "ImportanceSampling",
         "NUTS",
+        "SMC",
+        "AIS",
     }
 
 

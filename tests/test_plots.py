@@ -115,7 +115,28 @@ def ranks(exponent: float) -> lvm.Calibration:
     return assemble(data, {}, kind="sbc", false_alarm=0.01, num_draws=99, about=about)
 
 
+def ladder(exact: bool) -> lvm.EvidenceLadder:
+    """Bounds and estimates around -50 nats, one of them far off, one missing."""
+    found = {
+        "prior IS": lvm.Evidence("estimate", -50.4, 0.6),
+        "ELBO": lvm.Evidence("lower_bound", -57.0, 0.1),
+        "IWAE_50": lvm.Evidence("lower_bound", -50.6, 0.05),
+        "AIS": lvm.Evidence("lower_bound", -1e4, 3.0),
+        "SMC": lvm.Evidence("estimate", -50.1, 0.04),
+        "reverse": lvm.Evidence("upper_bound", -49.7, 0.1),
+    }
+    if exact:
+        found["exact"] = lvm.Evidence("exact", -50.0, 0.0)
+    rows = {k: (e.nats, e.std_error, e.kind, 1.0, "") for k, e in found.items()}
+    rows["bridge"] = (np.nan, np.nan, "", 0.0, "chains disagree")
+    columns = ["nats", "std_error", "kind", "seconds", "note"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return lvm.EvidenceLadder("schools", table, found, {})
+
+
 CASES: dict[str, Callable[[World], Figure]] = {
+    "plot_ladder": lambda w: plots.plot_ladder(ladder(exact=True)),
+    "plot_ladder, no exact value": lambda w: plots.plot_ladder(ladder(exact=False)),
     "plot_calibration": lambda w: plots.plot_calibration(ranks(2.0)),
     "plot_calibration, ranks": lambda w: plots.plot_calibration(ranks(1.0), kind="ranks"),
     "plot_calibration, ecdf": lambda w: plots.plot_calibration(ranks(2.0), kind="ecdf"),

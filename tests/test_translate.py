@@ -202,11 +202,9 @@ class TestReuse:
         assert found[0]["restored"]
         assert found[1]["restored"]
         assert found[1]["mean"] == found[0]["mean"]
-        large = found[0]["cache_misses"]
-        assert large > 0
+        assert found[0]["cache_misses"] > 0
         assert found[1]["cache_hits"] > 0
-        # what compiles in under 0.05 s is not kept
-        assert found[1]["cache_misses"] <= found[0]["cache_misses"] - found[1]["cache_hits"]
+        assert found[1]["cache_misses"] == 0
 
 
 class TestEngines:
