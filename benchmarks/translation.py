@@ -66,7 +66,7 @@ def pyro_gradient(case: Case, runs: int) -> float:
     pyro.set_rng_seed(0)
     args = {k: torch.as_tensor(v) if isinstance(v, np.ndarray) else v for k, v in case.data.items()}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # what Pyro says of a program is not what is timed
         start, potential, _, _ = initialize_model(case.program, model_kwargs=args, max_plate_nesting=1)
     times = []
     for _ in range(max(20, 4 * runs)):

@@ -253,7 +253,7 @@ TINY_ENGINES: dict[str, Engine] = {
     "NUTS-pyro": NUTS(backend="pyro", num_warmup=6, num_samples=8, num_chains=2, max_tree_depth=3),
     "NUTS-numpyro": NUTS(backend="numpyro", num_warmup=40, num_samples=30, num_chains=2),
     "SMC": SMC(num_particles=40, num_runs=4, num_moves=1),
-    "AIS": AIS(num_particles=100, num_temperatures=60),
+    "AIS": AIS(num_particles=100, num_temperatures=1000),
 }
 
 
