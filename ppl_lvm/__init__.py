@@ -45,6 +45,7 @@ _HOME = {
     "SVI": "engines.svi",
     "ELBO": "engines.svi",
     "Renyi": "engines.svi",
+    "Annealing": "engines.svi",
     "NUTS": "engines.nuts",
     "ImportanceSampling": "engines.importance",
     "EM": "engines.em",
@@ -55,7 +56,7 @@ _HOME = {
     "TranslationError": "backends.translate",
     "register_rule": "backends.translate",
 }
-_SUBMODULES = ("models", "emissions", "engines", "plots")
+_SUBMODULES = ("models", "emissions", "networks", "engines", "plots")
 
 __all__ = ["__version__", *_HOME, *_SUBMODULES]
 
@@ -76,7 +77,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from ppl_lvm import emissions, engines, models, plots
+    from ppl_lvm import emissions, engines, models, networks, plots
     from ppl_lvm.calibration import Calibration, calibrate
     from ppl_lvm.comparison import Comparison, Verdict, compare
     from ppl_lvm.conditioning import condition
@@ -85,7 +86,7 @@ if TYPE_CHECKING:
     from ppl_lvm.engines.em import EM
     from ppl_lvm.engines.importance import ImportanceSampling
     from ppl_lvm.engines.nuts import NUTS
-    from ppl_lvm.engines.svi import ELBO, SVI, Renyi
+    from ppl_lvm.engines.svi import ELBO, SVI, Annealing, Renyi
     from ppl_lvm.evidence import EvidenceLadder, Sandwich, bridge, evidence_ladder, sandwich
     from ppl_lvm.fitting import engines_for, fit
     from ppl_lvm.models._statistics import SufficientStatistics

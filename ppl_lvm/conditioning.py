@@ -91,6 +91,23 @@ class Conditioned(AbstractModel):
             return self.base.cache_key
         return (self.base.cache_key, tuple((k, v.tobytes()) for k, v in sorted(self.sites.items())))
 
+    @property
+    def only_backend(self) -> str | None:
+        return self.base.only_backend
+
+    @property
+    def default_dtype(self) -> str | None:
+        return self.base.default_dtype
+
+    def blank_rows(self, num: int) -> Any | None:
+        return self.base.blank_rows(num)
+
+    def initial_params(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Array] | None:
+        return self.base.initial_params(arguments, rng)
+
+    def resampled(self, data: Data) -> Mapping[str, Array]:
+        return self.base.resampled(data)
+
     def check_held(self, sites: Mapping[str, Site]) -> None:
         """Raise if a held site is not a latent site of the base model, or of another shape."""
         latent = {n: s for n, s in sites.items() if s.kind == "latent"}

@@ -202,6 +202,33 @@ class AbstractModel(ABC):
         """A hashable that identifies the twin's structure, for reuse of compiled functions."""
         return None
 
+    @property
+    def only_backend(self) -> str | None:
+        """The one backend on which the programs have gradients (a user's networks); None: both."""
+        return None
+
+    @property
+    def default_dtype(self) -> str | None:
+        """The dtype of a fit that asks for none; None: float32 where the program has networks, else float64."""
+        return None
+
+    @property
+    def trains_by_epochs(self) -> bool:
+        """Whether SVI trains the model by epochs (networks, all latents local) also where it is not asked to."""
+        return False
+
+    def blank_rows(self, num: int) -> Any | None:
+        """Data of ``num`` rows that only have the right shapes; None where the model does not know them."""
+        return None
+
+    def initial_params(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Array] | None:
+        """Where training of the params starts, by name; None: where the programs' own statements do."""
+        return None
+
+    def resampled(self, data: Data) -> Mapping[str, Array]:
+        """Arguments that hold probabilities of 1, from which each epoch of a training draws 0 and 1 anew."""
+        return {}
+
     @abstractmethod
     def describe(self) -> str:
         """One line for tables and reports."""
@@ -343,7 +370,8 @@ class Evidence:
 
     def __str__(self) -> str:
         sign = {"exact": "=", "lower_bound": ">=", "upper_bound": "<=", "estimate": "~"}[self.kind]
-        given = f" given {', '.join(self.conditional_on)}" if self.conditional_on else ""
+        names = dict.fromkeys(n.partition("$$$")[0] for n in self.conditional_on)  # a network counts as one
+        given = f" given {', '.join(names)}" if names else ""
         return f"log p(x){given} {sign} {self.nats:.2f} +- {self.std_error:.2f} nats"
 
 
@@ -356,6 +384,7 @@ class Outcome(enum.Enum):
     DIVERGENT = "some transitions diverged: raise target_accept, or reparametrise the model"
     UNRELIABLE = "the importance weights are too uneven to trust: fit a better proposal"
     FAILED = "the compiled density disagrees with Pyro's at the draws: do not use them"
+    INTERRUPTED = "stopped by the user before the end: this is the state it had reached"
     DEGENERATE = "a component collapsed onto few points: fewer components, or a prior (estimate='map')"
 
 

@@ -95,13 +95,14 @@ def prepare(
     bound_model = as_model(model)
     bound = bound_model.bind(data, fitting=fitting)
     resolved = bound_model.resolve(bound) if fitting else bound_model
-    chosen = dtype or "float64"
+    chosen = dtype or resolved.default_dtype or "float64"
     arguments = read_only(cast(resolved.arguments(bound), chosen))
     if resolved.held_sites:
         base: Any = resolved
         base.check_held(_trace(base.base, arguments, chosen))
     sites = _trace(resolved, arguments, chosen)
-    if dtype is None and any("$$$" in s.name for s in sites.values() if s.kind == "param"):
+    networks = dtype is None and resolved.default_dtype is None
+    if networks and any("$$$" in s.name for s in sites.values() if s.kind == "param"):
         chosen = "float32"
         arguments = read_only(cast(arguments, chosen))
     return _assemble(resolved, bound, arguments, sites, chosen, dims or {}, coords or {})

@@ -167,7 +167,8 @@ class LogPredictive:
     """Pointwise log predictive densities, nats.
 
     ``pointwise`` (n,) is the log of the mean density over draws, ``std_error`` (n,) its Monte Carlo
-    error by the delta method. ``kind``: "estimate" (draws) or "plug_in" (a point's density).
+    error by the delta method. ``kind``: "estimate" (draws), "plug_in" (a point's density) or "lower_bound" (an
+    IWAE bound of a model with networks).
     ``total_std_error`` accounts for the draws that all rows share.
     """
 
@@ -175,13 +176,20 @@ class LogPredictive:
     std_error: np.ndarray
     total: float
     total_std_error: float
-    kind: Literal["estimate", "plug_in"]
+    kind: Literal["estimate", "plug_in", "lower_bound"]
 
 
-def log_predictive(fit: Fit, data: Any = None) -> LogPredictive:
-    """log p(x_i | training data) for each row of ``data`` (the training rows if None)."""
+def log_predictive(fit: Fit, data: Any = None, *, num_particles: int = 5000) -> LogPredictive:
+    """log p(x_i | training data) for each row of ``data`` (the training rows if None).
+
+    ``num_particles`` are those of the IWAE bound of an amortised model.
+    """
     from scipy.special import logsumexp
 
+    from ppl_lvm import amortised
+
+    if amortised.is_amortised(fit):
+        return amortised.log_predictive(fit, data, num_particles)
     problem = problem_at(fit, data)
     terms, _ = pointwise_terms(fit, problem)
     s = len(terms)
@@ -280,6 +288,10 @@ def predict(fit: Fit, data: Any) -> np.ndarray:
 
 def transform(fit: Fit, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """Posterior means and sds of continuous local latents, in closed form, over all draws."""
+    from ppl_lvm import amortised
+
+    if amortised.is_amortised(fit):
+        return amortised.transform(fit, data)
     exact = _capability(
         fit,
         "transform",
@@ -292,6 +304,10 @@ def transform(fit: Fit, data: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def inverse_transform(fit: Fit, z: Any) -> np.ndarray:
     """Posterior mean of the data at latents z (n, q), (n, d)."""
+    from ppl_lvm import amortised
+
+    if amortised.is_amortised(fit):
+        return amortised.decode(fit, z)
     exact = _capability(fit, "inverse_transform", "has no continuous latents to map back from")
     return np.asarray(exact(_global_values(fit), np.asarray(z, dtype=float)))
 
@@ -346,7 +362,13 @@ def _capability(fit: Fit, name: str, why_not: str) -> Any:
 
 def sample(fit: Fit, num: int, seed: int, **options: Any) -> np.ndarray:
     """New observations, each from one draw of the globals, (num, ...)."""
+    from ppl_lvm import amortised
+
     _check_draws(num)
+    if amortised.is_amortised(fit):
+        if set(options) - {"mean"}:
+            raise TypeError(f"sample: unknown options {sorted(set(options) - {'mean'})}; a VAE takes ['mean'].")
+        return amortised.sample(fit, num, seed, **options)
     exact = getattr(fit.model.exact, "sample", None)
     known = set(inspect.signature(exact).parameters) - {"values", "num", "rng"} if exact else set()
     if set(options) - known:
@@ -373,7 +395,11 @@ def latents(fit: Fit, data: Any, *, num_draws: int = 200, seed: int = 0) -> xr.D
     from ppl_lvm.backends._pyro_predict import conditional_discrete
     from ppl_lvm.backends.session import torch_session
 
+    from ppl_lvm import amortised
+
     _check_draws(num_draws)
+    if amortised.is_amortised(fit):
+        return amortised.latents(fit, data, num_draws=num_draws, seed=seed)
     problem = problem_at(fit, data)
     values = _draws_for(fit, problem, num_draws, seed, same_rows=data is None)
     own: Any = getattr(problem.model.exact, "latents", None)
@@ -521,7 +547,7 @@ def _derived(problem: Problem) -> set[str]:
 
 
 def _params(fit: Fit) -> dict[str, np.ndarray]:
-    return {} if fit.is_point and not fit.model.fixed_params else {**fit.params, **fit.model.fixed_params}
+    return {**fit.params, **fit.model.fixed_params}  # a point's latent sites are no ``param`` statements
 
 
 def _check_draws(num: Any) -> None:

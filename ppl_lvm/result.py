@@ -80,6 +80,11 @@ class Fit:
             For a point estimate, which has no spread.
         """
         if self.draws is None:
+            if self.model.trains_by_epochs:
+                raise ValueError(
+                    f"{self.model.describe()} has weights, which are a point (fit.params); fit.encode(x).posterior "
+                    "has draws of the latents of data x."
+                )
             raise ValueError(
                 f"{type(self.engine).__name__} gives a point, which has no posterior or spread: use "
                 "fit.params and fit.log_likelihood, or fit with SVI, ImportanceSampling or NUTS."
@@ -167,9 +172,12 @@ class Fit:
 
         return online_filter(self)
 
-    def score_samples(self, data: Any = None) -> np.ndarray:
-        """Log predictive density of each row, (n,) nats: log of the mean over draws."""
-        return self.log_predictive(data).pointwise
+    def score_samples(self, data: Any = None, *, num_particles: int = 5000) -> np.ndarray:
+        """Log predictive density of each row, (n,) nats: log of the mean over draws.
+
+        Models with networks (a VAE): the IWAE bound of ``num_particles`` given the trained weights.
+        """
+        return self.log_predictive(data, num_particles=num_particles).pointwise
 
     def score(self, data: Any = None) -> float:
         """Mean of :meth:`score_samples`, nats per datum."""
@@ -190,11 +198,23 @@ class Fit:
 
         return latents(self, data, num_draws=num_draws, seed=seed)
 
-    def log_predictive(self, data: Any = None) -> LogPredictive:
+    def log_predictive(self, data: Any = None, *, num_particles: int = 5000) -> LogPredictive:
         """Pointwise log predictive density with standard errors and kind."""
         from ppl_lvm.predictive import log_predictive
 
-        return log_predictive(self, data)
+        return log_predictive(self, data, num_particles=num_particles)
+
+    def encode(self, data: Any = None, *, num_draws: int = 1000, seed: int = 0) -> Fit:
+        """The encoder's q(z | x) as a fit of ``lvm.condition(fit.model, fit)`` (models with networks)."""
+        from ppl_lvm.amortised import encode
+
+        return encode(self, data, num_draws=num_draws, seed=seed)
+
+    def reconstruct(self, data: Any = None, *, num_draws: int = 0, seed: int = 0) -> np.ndarray:
+        """Mean of p(x | z) at the encoder's mean of z, or averaged over its draws, (n, ...)."""
+        from ppl_lvm.amortised import reconstruct
+
+        return reconstruct(self, data, num_draws=num_draws, seed=seed)
 
     def sample_predictive(self, data: Any = None, *, num_draws: int = 500, seed: int = 0) -> xr.Dataset:
         """Replicated data, dims (chain, draw, ...), at the fit's data or at new ones."""

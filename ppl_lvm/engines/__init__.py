@@ -4,6 +4,6 @@ from ppl_lvm.engines.em import EM
 from ppl_lvm.engines.importance import ImportanceSampling
 from ppl_lvm.engines.nuts import NUTS
 from ppl_lvm.engines.smc import AIS, SMC
-from ppl_lvm.engines.svi import ELBO, SVI, Renyi
+from ppl_lvm.engines.svi import ELBO, SVI, Annealing, Renyi
 
-__all__ = ["AIS", "ELBO", "EM", "NUTS", "SMC", "SVI", "ImportanceSampling", "Renyi"]
+__all__ = ["AIS", "ELBO", "EM", "NUTS", "SMC", "SVI", "Annealing", "ImportanceSampling", "Renyi"]

@@ -104,3 +104,9 @@ def params_without_values(engine: str, problem: Problem, run: Run) -> dict[str, 
             "then pass init=that_fit or lvm.condition(model, that_fit)."
         )
     return {name: np.asarray(fixed[name]) for name in problem.params}
+
+
+def check_number(field: str, value: Any, *, least: float = -np.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < np.inf:
+        bound = "" if least == -np.inf else f" of at least {least:g}"
+        raise ValueError(f"{field}: expected a finite number{bound}, got {value!r}.")

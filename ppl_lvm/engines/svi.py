@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ppl_lvm.core import Engine, Problem, Run
@@ -18,46 +18,11 @@ from ppl_lvm.engines._checks import (
     no_observed,
     unsummable,
 )
+from ppl_lvm.engines._schedules import SCHEDULES
+from ppl_lvm.engines.objectives import ELBO, Annealing, Renyi
 from ppl_lvm.result import Fit
 
 FAMILY_NAMES = ("mean_field", "full_rank", "low_rank")
-
-
-@dataclass(frozen=True)
-class ELBO:
-    """The evidence lower bound E_q[log p - log q], discrete sites summed out exactly.
-
-    ``estimator`` chooses Pyro's: ``"trace"`` (sampled), ``"mean_field"`` (analytic KL terms where
-    known), ``"enum"`` (discrete sites summed out), or ``"auto"``: enum where the model has discrete
-    latents, mean_field where guide and model declare the same sites in the same order, else trace.
-    """
-
-    num_particles: int = 1
-    estimator: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_count("num_particles", self.num_particles)
-        check_choice("estimator", self.estimator, ("auto", "trace", "mean_field", "enum"))
-
-
-@dataclass(frozen=True)
-class Renyi:
-    """The variational Renyi bound (Li and Turner 2016); alpha = 0 is the IWAE bound (Burda et al. 2016).
-
-    1 / (1 - alpha) log mean_k (p / q)**(1 - alpha) over ``num_particles`` weights with discrete sites
-    summed out. A lower bound of the evidence for 0 <= alpha < 1.
-    """
-
-    alpha: float = 0.0
-    num_particles: int = 10
-
-    def __post_init__(self) -> None:
-        check_count("num_particles", self.num_particles, least=2)
-        number = isinstance(self.alpha, (int, float)) and not isinstance(self.alpha, bool)
-        if not number or not math.isfinite(self.alpha) or self.alpha == 1:
-            raise ValueError(
-                f"alpha: expected a finite number other than 1 (which is the ELBO), got {self.alpha!r}."
-            )
 
 
 @dataclass(frozen=True)
@@ -79,9 +44,22 @@ class SVI(Engine):
     batch_size
         Rows per step; None uses all. Arguments that run along the data plate are sliced and the sites
         inside it scaled by n / batch_size, in model and guide.
-    learning_rate, learning_rate_decay, clip_norm
-        Adam's step size, the factor it has shrunk by at the last step (exponentially), and the
-        gradient norm beyond which gradients are clipped.
+        A training by epochs takes 128 rows at a time by default, and drops the rows that do not fill a batch
+        (others in each epoch).
+    learning_rate, learning_rate_decay, schedule, warmup_steps
+        Adam's step size (default 0.03; 0.001 for trainings by epochs), the factor it has shrunk by at the last
+        step (default 0.02; 1 for trainings by epochs), along an "exponential", "cosine" or "linear" curve,
+        after ``warmup_steps`` in which it grows from 0.
+    clip_norm
+        The gradient norm beyond which gradients are clipped (default 100; none in trainings by epochs, where
+        gradients are those of the mean over a batch).
+    validation, patience
+        Trainings by epochs: the share of rows held out, chosen by the seed, and for how many epochs their bound
+        may fail to reach a new maximum before the run stops. The params of the best epoch are kept.
+    checkpoint, checkpoint_every
+        Trainings by epochs: a folder for checkpoints, written every so many epochs. A run whose folder holds a
+        checkpoint of the same settings, data and seed goes on from it, to the same result as if it had not
+        been stopped.
     num_draws
         Independent draws of the fitted guide.
     window, tolerance, early_stop
@@ -97,13 +75,19 @@ class SVI(Engine):
     num_steps: int | None = None
     num_epochs: int | None = None
     batch_size: int | None = None
-    learning_rate: float = 0.03
-    learning_rate_decay: float = 0.02
-    clip_norm: float = 100.0
+    learning_rate: float | None = None
+    learning_rate_decay: float | None = None
+    clip_norm: float | None = None
     num_draws: int = 1000
     window: int = 250
     tolerance: float = 0.2
     early_stop: bool = True
+    schedule: str = "exponential"
+    warmup_steps: int = 0
+    validation: float = 0.0
+    patience: int | None = None
+    checkpoint: str | None = None
+    checkpoint_every: int = 1
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
@@ -113,7 +97,7 @@ class SVI(Engine):
             check_choice("guide", self.guide, FAMILY_NAMES)
         elif self.guide is not None and not callable(self.guide):
             raise TypeError(f"guide: expected None, a name or a callable, got {self.guide!r}.")
-        for name in ("num_steps", "num_epochs", "batch_size"):
+        for name in ("num_steps", "num_epochs", "batch_size", "patience"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         if self.num_steps is not None and self.num_epochs is not None:
@@ -121,15 +105,31 @@ class SVI(Engine):
         check_count("num_draws", self.num_draws, least=2)
         check_count("window", self.window, least=10)
         for name in ("learning_rate", "clip_norm", "tolerance"):
-            check_positive(name, getattr(self, name))
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
         check_flag("early_stop", self.early_stop)
-        if self.learning_rate_decay != 1:
+        if self.learning_rate_decay not in (None, 1):
             check_fraction("learning_rate_decay", self.learning_rate_decay)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_count("warmup_steps", self.warmup_steps, least=0)
+        check_count("checkpoint_every", self.checkpoint_every)
+        if self.validation != 0:
+            check_fraction("validation", self.validation)
+        if self.checkpoint is not None:
+            if not isinstance(self.checkpoint, (str, Path)):
+                raise TypeError(f"checkpoint: expected the name of a folder, got {self.checkpoint!r}.")
+            object.__setattr__(self, "checkpoint", str(self.checkpoint))
 
     def backend_for(self, problem: Problem) -> str:
-        return "pyro" if self.backend == "auto" else self.backend
+        own = problem.model.only_backend or "pyro"
+        return own if self.backend == "auto" else self.backend
 
     def check(self, problem: Problem) -> str | None:
+        from ppl_lvm.engines._training import by_epochs, training_reason
+
+        reason = no_observed("SVI", problem) or training_reason(self, problem)
+        if reason or by_epochs(self, problem):
+            return reason
         return (
             no_observed("SVI", problem)
             or unsummable("SVI", problem)
@@ -215,8 +215,18 @@ class SVI(Engine):
         return self.num_steps if self.num_steps is not None else 3000
 
     def run(self, problem: Problem, run: Run) -> Fit:
-        if self.backend_for(problem) == "numpyro":
+        from ppl_lvm.engines._training import by_epochs, settled
+
+        backend, engine = self.backend_for(problem), settled(self, problem)
+        if by_epochs(self, problem):
+            from ppl_lvm.engines._svi_amortised import run_epochs
+
+            return run_epochs(engine, problem, run, backend)
+        if backend == "numpyro":
             from ppl_lvm.engines._jax_svi import run_svi
         else:
             from ppl_lvm.engines._pyro_svi import run_svi
-        return run_svi(self, problem, run)
+        return run_svi(engine, problem, run)
+
+
+__all__ = ["ELBO", "FAMILY_NAMES", "SVI", "Annealing", "Renyi"]
