@@ -29,9 +29,10 @@ def condition(model: Any, given: Fit | Mapping[str, Any]) -> Conditioned:
     base = as_model(model)
     if isinstance(given, Fit):
         values = {k: np.asarray(v) for k, v in given.params.items()}
-        if not given.is_point:
-            return Conditioned(base, {}, values)
         known = given.problem.sites if given.problem is not None else {}
+        weights = known and all(k not in known or known[k].kind == "param" for k in values)
+        if not given.is_point or given.model.trains_by_epochs or weights:
+            return Conditioned(base, {}, values)
         derived = {name for name, site in known.items() if site.kind == "deterministic"}
         return Conditioned(base, {k: v for k, v in values.items() if k not in derived}, {})
     if not isinstance(given, Mapping):

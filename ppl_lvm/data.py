@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
+import math
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -181,3 +186,81 @@ def read_only(value: Any) -> Any:
         view.flags.writeable = False
         return view
     return value
+
+
+# ---- MNIST -----------------------------------------------------------------------------------------
+
+_IDX = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+
+
+class Images(NamedTuple):
+    """Grey levels x (n, height, width) in [0, 1], float32, and labels y (n,), for training and for test."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def load_mnist(path: str | Path) -> Images:
+    """MNIST (or a set in its format) from files that you have: nothing is downloaded.
+
+    ``path`` is an npz file with arrays x_train, y_train, x_test, y_test, or a folder with the four IDX files
+    (``train-images-idx3-ubyte`` and so on, plain or .gz).
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it is damaged.
+    """
+    where = Path(path)
+    if where.is_file():
+        arrays = _read_npz(where)
+    elif where.is_dir():
+        arrays = {key: _read_idx(where, name) for key, name in _IDX.items()}
+    else:
+        raise ValueError(
+            f"path: no file or folder {where}; give mnist.npz (arrays {', '.join(_IDX)}), or a folder with the four "
+            "IDX files of MNIST, which its distributors and many libraries' data tools provide."
+        )
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if x.ndim != 3 or y.shape != x.shape[:1]:
+            raise ValueError(f"{where}: x_{part} has shape {x.shape} and y_{part} {y.shape}; expected (n, h, w), (n,).")
+        if x.dtype == np.uint8:
+            arrays[f"x_{part}"] = (x / np.float32(255)).astype(np.float32)
+    return Images(**arrays)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = sorted(set(_IDX) - set(file.files))
+            if missing:
+                raise ValueError(f"{path}: has no arrays {missing}; it holds {sorted(file.files)}.")
+            return {key: file[key] for key in _IDX}
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: damaged or not an npz file ({type(error).__name__}).") from None
+
+
+def _read_idx(folder: Path, name: str) -> np.ndarray:
+    """An array of bytes: a magic number with the number of dimensions, the sizes, the values."""
+    plain, packed = folder / name, folder / f"{name}.gz"
+    if not plain.is_file() and not packed.is_file():
+        raise ValueError(f"path: {folder} has no file {name} (or {name}.gz); the four IDX files are {list(_IDX.values())}.")
+    source = plain if plain.is_file() else packed
+    try:
+        content = plain.read_bytes() if plain.is_file() else gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{source}: damaged ({type(error).__name__}).") from None
+    rank = content[3] if len(content) > 3 else 0
+    header = 4 + 4 * rank
+    shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank))
+    if content[:3] != b"\x00\x00\x08" or not rank or len(content) != header + math.prod(shape):
+        raise ValueError(f"{source}: damaged or not an IDX file of bytes; get it again.")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

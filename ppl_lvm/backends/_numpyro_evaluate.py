@@ -109,12 +109,15 @@ class JaxEvaluator:
 
     def terms_at(self, params: Arrays, data: Rows, values: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """log p(x | z), log p(z), log q(z | x) at given latents (num, n, ...), (num, n) each."""
-        with jax_session(self.problem.dtype):
-            given = {k: jnp.asarray(v) for k, v in values.items()}
-            num = len(next(iter(values.values())))
-            arrays = {k: jnp.asarray(v) for k, v in data.items()}
-            found = self.programs.terms(self._cast(params), jax.random.key(0), arrays, num, given)
-            return tuple(np.asarray(v) for v in found[:3])  # type: ignore[return-value]  # three of them
+        def run(params: Any, key: Any, both: Any) -> Any:
+            at = {k: jnp.moveaxis(v, 1, 0) for k, v in both["values"].items()}
+            found = self.programs.terms(params, key, both["data"], num, at)
+            return tuple(v.T for v in found[:3])
+
+        num, n = next(iter(values.values())).shape[:2]
+        given = {k: np.moveaxis(v, 0, 1) for k, v in values.items()}
+        (found,) = self._over(("terms", num), run, params, {"data": data, "values": given}, 0, n)
+        return tuple(v.T for v in found)  # type: ignore[return-value]  # three of them
 
     # ---- blocks ------------------------------------------------------------------------------------
 
