@@ -2,7 +2,7 @@
 
     python benchmarks/mnist.py --mnist PATH [--passes 4] [--seeds 3] [--images 1000] [--particles 5000]
 
-784-200-200-50 with tanh units, dynamic binarisation, batches of 100, Adam; per seed one VAE with k = 1, one VAE
+784-200-200-50 with tanh units, dynamic binarisation, batches of 20, Adam; per seed one VAE with k = 1, one VAE
 and one IWAE with k = 50 samples. The test bound is the IWAE bound of ``--particles`` samples on the first
 ``--images`` test images, binarised once. Prints one JSON line; a run's line is written as it ends, so that a
 stopped run can be read and goes on where it was.
@@ -40,7 +40,7 @@ def one(name: str, seed: int, data: Any, args: argparse.Namespace) -> dict[str, 
     engine = SVI(
         backend="numpyro",
         objective=OBJECTIVES[name],
-        batch_size=100,
+        batch_size=20,
         num_epochs=args.passes,
         learning_rate=1e-3,
         checkpoint=str(args.out / f"{name}_{seed}"),
