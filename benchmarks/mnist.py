@@ -2,8 +2,8 @@
 
     python benchmarks/mnist.py --mnist PATH [--passes 4] [--seeds 3] [--images 1000] [--particles 5000]
 
-784-200-200-50 with tanh units, dynamic binarisation, batches of 20, Adam; per seed one VAE with k = 1, one VAE
-and one IWAE with k = 50 samples. The test bound is the IWAE bound of ``--particles`` samples on the first
+784-200-200-50 with tanh units, dynamic binarisation, batches of 20, Adam; per seed one VAE with k = 1, one
+VAE and one IWAE with k = 50 samples. The test bound is the IWAE bound of ``--particles`` samples on the first
 ``--images`` test images, binarised once. Prints one JSON line; a run's line is written as it ends, so that a
 stopped run can be read and goes on where it was.
 """
@@ -71,7 +71,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for name in OBJECTIVES:
         found = [r for r in rows if r["name"] == name]
         if found:
-            out[name] = {k: round(float(np.mean([r[k] for r in found])), 3) for k in ("test_nll", "train_seconds")}
+            out[name] = {
+                k: round(float(np.mean([r[k] for r in found])), 3) for k in ("test_nll", "train_seconds")
+            }
             out[name]["by_seed"] = [r["test_nll"] for r in found]
     images = {(r["name"], r["seed"]): np.array(r["per_image"]) for r in rows}
     for other in ("vae_k1", "vae_k50"):
@@ -107,8 +109,16 @@ def main() -> int:
             if not path.exists():
                 path.write_text(json.dumps(one(name, seed, data, args)))
             rows.append(json.loads(path.read_text()))
-            print(json.dumps({k: v for k, v in rows[-1].items() if k != "per_image"}), file=sys.stderr, flush=True)
-    print(json.dumps({"passes": args.passes, "images": args.images, "particles": args.particles, **summary(rows)}))
+            print(
+                json.dumps({k: v for k, v in rows[-1].items() if k != "per_image"}),
+                file=sys.stderr,
+                flush=True,
+            )
+    print(
+        json.dumps(
+            {"passes": args.passes, "images": args.images, "particles": args.particles, **summary(rows)}
+        )
+    )
     return 0
 
 

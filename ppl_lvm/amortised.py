@@ -1,7 +1,7 @@
 """What a trained amortised model (a VAE) answers: encodings, reconstructions, samples, scores.
 
-Everything runs in blocks: at most ``block`` data times particles are worked on at once, whatever the numbers of
-data and particles. The encoder's q(z | x) is an approximation; means and draws of z are of q.
+Everything runs in blocks: at most ``block`` data times particles are worked on at once, whatever the numbers
+of data and particles. The encoder's q(z | x) is an approximation; means and draws of z are of q.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def latents(fit: Fit, data: Any, *, num_draws: int, seed: int, block: int = BLOC
 def encode(fit: Fit, data: Any, *, num_draws: int = 1000, seed: int = 0, block: int = BLOCK) -> Fit:
     """q(z | x) of the data as a fit of ``lvm.condition(fit.model, fit)``: to be compared with NUTS on that.
 
-    Its evidence is the ELBO of these data. For a single datum ``sample_stats`` holds log p and log q, from which
-    k-hat comes; the group ``per_datum`` has k-hat and effective sizes of each datum's own weights.
+    Its evidence is the ELBO of these data. For a single datum ``sample_stats`` holds log p and log q, from
+    which k-hat comes; the group ``per_datum`` has k-hat and effective sizes of each datum's own weights.
     """
     _check_count("num_draws", num_draws, least=10)
     held = condition(fit.model, fit)
@@ -75,7 +75,9 @@ def encode(fit: Fit, data: Any, *, num_draws: int = 1000, seed: int = 0, block: 
     weights, log_q = _weights_at(of, params, rows, drawn, block)
     parts = of.elbo(params, rows, 50, seed + 1, block)
     error = float(np.sqrt((parts["std_error"].astype(float) ** 2).sum()))
-    evidence = Evidence("lower_bound", float(parts["bound"].astype(float).sum()), error, tuple(problem.params))
+    evidence = Evidence(
+        "lower_bound", float(parts["bound"].astype(float).sum()), error, tuple(problem.params)
+    )
     stats = None
     if weights.shape[1] == 1:
         both = {"log_p": (weights + log_q).T, "log_q": log_q.T}
@@ -96,14 +98,18 @@ def encode(fit: Fit, data: Any, *, num_draws: int = 1000, seed: int = 0, block: 
     )  # fmt: skip
 
 
-def _weights_at(of: Evaluator, params: Arrays, rows: Arrays, drawn: Arrays, block: int) -> tuple[np.ndarray, np.ndarray]:
+def _weights_at(
+    of: Evaluator, params: Arrays, rows: Arrays, drawn: Arrays, block: int
+) -> tuple[np.ndarray, np.ndarray]:
     """log weights and log q (s, n) at draws, in blocks of data."""
     num, n = next(iter(drawn.values())).shape[:2]
     step = max(1, block // num)
     weights, log_q = [], []
     for first in range(0, n, step):
         part = slice(first, first + step)
-        found = of.terms_at(params, {k: v[part] for k, v in rows.items()}, {k: v[:, part] for k, v in drawn.items()})
+        found = of.terms_at(
+            params, {k: v[part] for k, v in rows.items()}, {k: v[:, part] for k, v in drawn.items()}
+        )
         weights.append(found[0].astype(float) + found[1] - found[2])
         log_q.append(found[2].astype(float))
     return np.concatenate(weights, 1), np.concatenate(log_q, 1)
@@ -181,7 +187,9 @@ def _blank(fit: Fit, num: int) -> Problem:
     blank = fit.model.blank_rows(num)
     if blank is None:
         if fit.problem is None:
-            raise ValueError("this fit was loaded without its data, from which the shapes come; load it with its data.")
+            raise ValueError(
+                "this fit was loaded without its data, from which the shapes come; load it with its data."
+            )
         return fit.problem
     return prepare(fit.model, blank, dtype=fit.meta.get("dtype"), fitting=False)
 

@@ -103,7 +103,9 @@ class Conditioned(AbstractModel):
     def blank_rows(self, num: int) -> Any | None:
         return self.base.blank_rows(num)
 
-    def initial_params(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Array] | None:
+    def initial_params(
+        self, arguments: Mapping[str, Any], rng: np.random.Generator
+    ) -> dict[str, Array] | None:
         return self.base.initial_params(arguments, rng)
 
     def resampled(self, data: Data) -> Mapping[str, Array]:

@@ -209,19 +209,21 @@ class AbstractModel(ABC):
 
     @property
     def default_dtype(self) -> str | None:
-        """The dtype of a fit that asks for none; None: float32 where the program has networks, else float64."""
+        """The dtype of a fit that asks for none; None: float32 for programs with networks, else float64."""
         return None
 
     @property
     def trains_by_epochs(self) -> bool:
-        """Whether SVI trains the model by epochs (networks, all latents local) also where it is not asked to."""
+        """Whether SVI trains the model by epochs (networks, all latents local) without being asked to."""
         return False
 
     def blank_rows(self, num: int) -> Any | None:
         """Data of ``num`` rows that only have the right shapes; None where the model does not know them."""
         return None
 
-    def initial_params(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Array] | None:
+    def initial_params(
+        self, arguments: Mapping[str, Any], rng: np.random.Generator
+    ) -> dict[str, Array] | None:
         """Where training of the params starts, by name; None: where the programs' own statements do."""
         return None
 

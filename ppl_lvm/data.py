@@ -225,13 +225,15 @@ def load_mnist(path: str | Path) -> Images:
         arrays = {key: _read_idx(where, name) for key, name in _IDX.items()}
     else:
         raise ValueError(
-            f"path: no file or folder {where}; give mnist.npz (arrays {', '.join(_IDX)}), or a folder with the four "
-            "IDX files of MNIST, which its distributors and many libraries' data tools provide."
+            f"path: no file or folder {where}; give mnist.npz (arrays {', '.join(_IDX)}), or a folder with "
+            "the four IDX files of MNIST, which its distributors and many libraries' data tools provide."
         )
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if x.ndim != 3 or y.shape != x.shape[:1]:
-            raise ValueError(f"{where}: x_{part} has shape {x.shape} and y_{part} {y.shape}; expected (n, h, w), (n,).")
+            raise ValueError(
+                f"{where}: x_{part} has shape {x.shape} and y_{part} {y.shape}; expected (n, h, w), (n,)."
+            )
         if x.dtype == np.uint8:
             arrays[f"x_{part}"] = (x / np.float32(255)).astype(np.float32)
     return Images(**arrays)
@@ -252,7 +254,9 @@ def _read_idx(folder: Path, name: str) -> np.ndarray:
     """An array of bytes: a magic number with the number of dimensions, the sizes, the values."""
     plain, packed = folder / name, folder / f"{name}.gz"
     if not plain.is_file() and not packed.is_file():
-        raise ValueError(f"path: {folder} has no file {name} (or {name}.gz); the four IDX files are {list(_IDX.values())}.")
+        raise ValueError(
+            f"path: {folder} has no file {name} (or {name}.gz); the four IDX files are {list(_IDX.values())}."
+        )
     source = plain if plain.is_file() else packed
     try:
         content = plain.read_bytes() if plain.is_file() else gzip.decompress(packed.read_bytes())

@@ -167,8 +167,8 @@ class LogPredictive:
     """Pointwise log predictive densities, nats.
 
     ``pointwise`` (n,) is the log of the mean density over draws, ``std_error`` (n,) its Monte Carlo
-    error by the delta method. ``kind``: "estimate" (draws), "plug_in" (a point's density) or "lower_bound" (an
-    IWAE bound of a model with networks).
+    error by the delta method. ``kind``: "estimate" (draws), "plug_in" (a point's density) or "lower_bound"
+    (an IWAE bound of a model with networks).
     ``total_std_error`` accounts for the draws that all rows share.
     """
 
@@ -367,7 +367,9 @@ def sample(fit: Fit, num: int, seed: int, **options: Any) -> np.ndarray:
     _check_draws(num)
     if amortised.is_amortised(fit):
         if set(options) - {"mean"}:
-            raise TypeError(f"sample: unknown options {sorted(set(options) - {'mean'})}; a VAE takes ['mean'].")
+            raise TypeError(
+                f"sample: unknown options {sorted(set(options) - {'mean'})}; a VAE takes ['mean']."
+            )
         return amortised.sample(fit, num, seed, **options)
     exact = getattr(fit.model.exact, "sample", None)
     known = set(inspect.signature(exact).parameters) - {"values", "num", "rng"} if exact else set()
@@ -392,10 +394,9 @@ def latents(fit: Fit, data: Any, *, num_draws: int = 200, seed: int = 0) -> xr.D
     Discrete sites are drawn from their conditional posterior with the continuous ones held at each
     draw (a sum-product pass backwards, as in Pyro's ``infer_discrete``).
     """
+    from ppl_lvm import amortised
     from ppl_lvm.backends._pyro_predict import conditional_discrete
     from ppl_lvm.backends.session import torch_session
-
-    from ppl_lvm import amortised
 
     _check_draws(num_draws)
     if amortised.is_amortised(fit):

@@ -82,8 +82,8 @@ class Fit:
         if self.draws is None:
             if self.model.trains_by_epochs:
                 raise ValueError(
-                    f"{self.model.describe()} has weights, which are a point (fit.params); fit.encode(x).posterior "
-                    "has draws of the latents of data x."
+                    f"{self.model.describe()} has weights, which are a point (fit.params); "
+                    "fit.encode(x).posterior has draws of the latents of data x."
                 )
             raise ValueError(
                 f"{type(self.engine).__name__} gives a point, which has no posterior or spread: use "

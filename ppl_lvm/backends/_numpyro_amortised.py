@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -52,7 +51,7 @@ class AmortisedPrograms:
         return guide, handlers.trace(seeded).get_trace(**data)
 
     def terms(self, params: Tree, key: Any, data: Tree, num: int, values: Tree | None = None) -> Terms:
-        """:class:`Terms` of ``num`` draws of the guide for each datum (of ``values`` (num, b, ...) if given)."""
+        """:class:`Terms` of ``num`` draws of the guide for each datum, or of ``values`` (num, b, ...)."""
 
         def one(key: Any, values: Tree | None) -> tuple[Any, Any, Any, Any]:
             guide, model = self._run(params, key, data, values)
@@ -128,7 +127,7 @@ class AmortisedPrograms:
             return {n: (v.mean(0), v.std(0, ddof=1)) for n, v in drawn.items()}
 
     def observed(self, params: Tree, key: Any, data: Tree, values: Tree) -> dict[str, tuple[Any, Any]]:
-        """Mean of each observed site at latents (b, ...), and a draw; categories: probabilities on the last axis."""
+        """Mean of each observed site at latents (b, ...), and a draw; of categories, the probabilities."""
         seeded = handlers.seed(handlers.substitute(self.model, data={**params, **values}), key)
         hidden = handlers.trace(seeded).get_trace(**data)
         out = {}
@@ -149,7 +148,7 @@ def _param(site: dict) -> Param:
     return Param(np.asarray(site["value"]), transform, transform.inv)
 
 
-def _standard(fn: Any) -> Any | None:
+def _standard(fn: Any) -> Any:
     """The Normal under an Independent over its last dimension."""
     base = getattr(fn, "base_dist", None)
     while isinstance(base, dist.ExpandedDistribution):
@@ -165,7 +164,7 @@ def _standard(fn: Any) -> Any | None:
     return None
 
 
-def _multivariate(fn: Any) -> Any | None:
+def _multivariate(fn: Any) -> Any:
     while isinstance(fn, dist.ExpandedDistribution):
         fn = fn.base_dist
     return fn if isinstance(fn, dist.MultivariateNormal) else None

@@ -13,7 +13,7 @@ from jax import lax
 
 from ppl_lvm.backends._numpyro import cached, signature
 from ppl_lvm.backends._numpyro_amortised import programs_of
-from ppl_lvm.backends.amortised import Arrays, Moments, Rows, Bounds, blocks_of
+from ppl_lvm.backends.amortised import Arrays, Bounds, Moments, Rows, blocks_of
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem
 
@@ -107,8 +107,11 @@ class JaxEvaluator:
         parts = list(self._over("observed", run, params, {"data": data, "values": values}, seed, block))
         return {n: tuple(np.concatenate([p[n][i] for p in parts]) for i in range(2)) for n in parts[0]}  # type: ignore[misc]  # a pair
 
-    def terms_at(self, params: Arrays, data: Rows, values: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def terms_at(
+        self, params: Arrays, data: Rows, values: Arrays
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """log p(x | z), log p(z), log q(z | x) at given latents (num, n, ...), (num, n) each."""
+
         def run(params: Any, key: Any, both: Any) -> Any:
             at = {k: jnp.moveaxis(v, 1, 0) for k, v in both["values"].items()}
             found = self.programs.terms(params, key, both["data"], num, at)
@@ -117,7 +120,7 @@ class JaxEvaluator:
         num, n = next(iter(values.values())).shape[:2]
         given = {k: np.moveaxis(v, 0, 1) for k, v in values.items()}
         (found,) = self._over(("terms", num), run, params, {"data": data, "values": given}, 0, n)
-        return tuple(v.T for v in found)  # type: ignore[return-value]  # three of them
+        return tuple(v.T for v in found)
 
     # ---- blocks ------------------------------------------------------------------------------------
 
@@ -127,7 +130,7 @@ class JaxEvaluator:
     def _over(
         self, label: Any, run: Callable[..., Any], params: Arrays, data: Any, seed: int, rows: int
     ) -> Iterator[Any]:
-        """Results of ``run`` on blocks of rows of the same size: one compiled program; the rest is padding."""
+        """Results of ``run`` on blocks of rows of one size: one compiled program, padding at the end."""
         n = len(jax.tree_util.tree_leaves(data)[0])
         rows = min(rows, n)
         with jax_session(self.problem.dtype):

@@ -19,8 +19,8 @@ class AmortisedPrograms:
 
     def __init__(self, problem: Problem, guide: Any = None) -> None:
         program = problem.model.pyro
-        self.guide = program.guide if guide is None else guide
-        self.model = program.model
+        self.guide: Any = program.guide if guide is None else guide
+        self.model: Any = program.model
         self.plate = problem.data_plate
         self.latents = [s.name for s in problem.latents()]
         self.observed_names = [s.name for s in problem.sites.values() if s.kind == "observed"]
@@ -78,12 +78,14 @@ class AmortisedPrograms:
 
     def prior(self, args: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """A draw of the model's latents for each datum, (b, ...) by site."""
-        nodes = poutine.trace(self.model).get_trace(**args).nodes
+        nodes: Any = poutine.trace(self.model).get_trace(**args).nodes
         return {n: nodes[n]["value"] for n in self.latents}
 
-    def moments(self, args: Mapping[str, Any], num: int = 200) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def moments(
+        self, args: Mapping[str, Any], num: int = 200
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Mean and sd of q by site, (b, ...): in closed form, or from ``num`` draws."""
-        nodes = poutine.trace(self.guide).get_trace(**args).nodes
+        nodes: Any = poutine.trace(self.guide).get_trace(**args).nodes
         try:
             return {n: (nodes[n]["fn"].mean, nodes[n]["fn"].variance.sqrt()) for n in self.latents}
         except NotImplementedError:
@@ -92,12 +94,12 @@ class AmortisedPrograms:
     def draw(self, args: Mapping[str, Any], num: int) -> dict[str, torch.Tensor]:
         """Draws of the guide, (num, b, ...) by site."""
         with self._particles(max(num, 2)):
-            nodes = poutine.trace(self.guide).get_trace(**args).nodes
+            nodes: Any = poutine.trace(self.guide).get_trace(**args).nodes
         return {n: nodes[n]["value"][:num] for n in self.latents}
 
     def observed(self, args: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Mean of each observed site at latents (b, ...), and a draw; categories: probabilities on the last axis."""
-        nodes = poutine.trace(poutine.condition(self.model, data=dict(values))).get_trace(**args).nodes
+        """Mean of each observed site at latents (b, ...), and a draw; of categories, the probabilities."""
+        nodes: Any = poutine.trace(poutine.condition(self.model, data=dict(values))).get_trace(**args).nodes
         out = {}
         for name in self.observed_names:
             fn = nodes[name]["fn"]

@@ -83,14 +83,16 @@ class TorchEvaluator:
         parts = list(self._over(run, params, {**data, **values}, seed, block))
         return {n: tuple(_join([p[n][i] for p in parts]) for i in range(2)) for n in parts[0]}  # type: ignore[misc]  # a pair
 
-    def terms_at(self, params: Arrays, data: Rows, values: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def terms_at(
+        self, params: Arrays, data: Rows, values: Arrays
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         given = to_torch(values)
         num = len(next(iter(values.values())))
         if num == 1:
             given = {k: v[0] for k, v in given.items()}
         with self._session(params, 0):
             found = self.programs.terms(to_torch(data), num, given)
-        return tuple(v.numpy() for v in found[:3])  # type: ignore[return-value]  # three of them
+        return tuple(v.numpy() for v in found[:3])
 
     def _session(self, params: Arrays, seed: int) -> Any:
         stack = contextlib.ExitStack()
@@ -102,7 +104,9 @@ class TorchEvaluator:
         stack.enter_context(HoldParams(params))
         return stack
 
-    def _over(self, run: Callable[..., Any], params: Arrays, data: Any, seed: int, rows: int) -> Iterator[Any]:
+    def _over(
+        self, run: Callable[..., Any], params: Arrays, data: Any, seed: int, rows: int
+    ) -> Iterator[Any]:
         n = len(next(iter(data.values())))
         with self._session(params, seed):
             args = to_torch(dict(data))

@@ -65,7 +65,7 @@ class Evaluator(Protocol):
         """Draws of q(z | x) by site, (num, n, ...)."""
 
     def elbo(self, params: Arrays, data: Rows, num: int, seed: int, block: int) -> Arrays:
-        """``bound`` (n,) with ``std_error`` of ``num`` draws, its parts ``log_lik`` (n,) and ``kl`` (n, L)."""
+        """``bound`` (n,), ``std_error`` of ``num`` draws, the parts ``log_lik`` (n,) and ``kl`` (n, L)."""
 
     def importance(
         self, params: Arrays, data: Rows, num: int, seed: int, block: int, alpha: float = 0.0
@@ -79,7 +79,7 @@ class Evaluator(Protocol):
         """A draw of the latents from the model's prior for each row, (n, ...) by site."""
 
     def observed(self, params: Arrays, data: Rows, values: Arrays, seed: int, block: int) -> Moments:
-        """Mean of, and a draw from, p(x | z) at latents (n, ...) by observed site; ``data`` gives shapes only."""
+        """Mean of and draw from p(x | z) at latents (n, ...) by observed site; ``data`` gives shapes."""
 
     def terms_at(
         self, params: Arrays, data: Rows, values: Arrays
@@ -98,7 +98,12 @@ def amortised(problem: Problem, backend: str, guide: Any = None) -> bool:
     """Whether a backend has a guide program for the model, and every latent is local and continuous."""
     program = problem.model.numpyro if backend == "numpyro" else problem.model.pyro
     latents = problem.latents()
-    if program is None or (program.guide is None and guide is None) or not latents or problem.data_plate is None:
+    if (
+        program is None
+        or (program.guide is None and guide is None)
+        or not latents
+        or problem.data_plate is None
+    ):
         return False
     inside = all(s.local and not s.discrete for s in latents)
     held = problem.model.held_sites
@@ -118,8 +123,8 @@ def evaluator(problem: Problem, backend: str = "auto") -> Evaluator:
         backend = "numpyro" if amortised(problem, "numpyro") else "pyro"
     if not amortised(problem, backend):
         raise ValueError(
-            f"{problem.model.describe()} has no amortised guide on {backend}: all its latents must lie in the data "
-            "plate, and a guide must give them as a function of the data."
+            f"{problem.model.describe()} has no amortised guide on {backend}: all its latents must lie in "
+            "the data plate, and a guide must give them as a function of the data."
         )
     if backend == "numpyro":
         from ppl_lvm.backends._numpyro_evaluate import JaxEvaluator

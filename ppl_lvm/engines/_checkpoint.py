@@ -61,8 +61,8 @@ class Checkpoint:
         if changed:
             shown = "; ".join(f"{k} was {identity.get(k)}, is {self.identity.get(k)}" for k in changed)
             raise ValueError(
-                f"checkpoint: {self.path.parent} holds another run ({shown}); give the same settings, or another "
-                "folder."
+                f"checkpoint: {self.path.parent} holds another run ({shown}); give the same settings, or "
+                "another folder."
             )
         return arrays, record
 

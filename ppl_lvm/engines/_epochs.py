@@ -2,8 +2,8 @@
 
 A :class:`Trainer` takes steps and evaluates; :func:`train` owns the order of the data, schedules, validation,
 early stopping, checkpoints, progress, interrupts, and what is said when numbers stop being finite. All
-randomness of an epoch comes from the seed and the epoch's number, so that a run that is resumed after an epoch
-goes on as if it had not been stopped.
+randomness of an epoch comes from the seed and the epoch's number, so that a run that is resumed after an
+epoch goes on as if it had not been stopped.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def split_rows(engine: SVI, problem: Problem, run: Run) -> tuple[np.ndarray, np.
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def train(engine: SVI, problem: Problem, run: Run, trainer: Trainer, label: str) -> tuple[Arrays, Status, History]:
+def train(
+    engine: SVI, problem: Problem, run: Run, trainer: Trainer, label: str
+) -> tuple[Arrays, Status, History]:
     """Run the epochs; the params at the end (the best ones, where there is a validation set)."""
     rows, held = split_rows(engine, problem, run)
     size = min(int(engine.batch_size or 0), len(rows))
@@ -162,7 +164,9 @@ def _out_of_patience(engine: SVI, history: History) -> bool:
     )
 
 
-def _check_finite(plan: _Plan, parts: np.ndarray, order: np.ndarray, epoch: int, checkpoint: Checkpoint | None) -> None:
+def _check_finite(
+    plan: _Plan, parts: np.ndarray, order: np.ndarray, epoch: int, checkpoint: Checkpoint | None
+) -> None:
     bad = np.flatnonzero(~np.isfinite(parts).all(1))
     if not bad.size:
         return
@@ -170,8 +174,9 @@ def _check_finite(plan: _Plan, parts: np.ndarray, order: np.ndarray, epoch: int,
     rows = ", ".join(map(str, order[step][:8])) + (", ..." if plan.size > 8 else "")
     kept = "" if checkpoint is None else f" The last good checkpoint stays in {checkpoint.path.parent}."
     raise ValueError(
-        f"SVI: the objective became NaN or infinite at step {step + 1} of epoch {epoch + 1} (rows {rows}); lower "
-        f"learning_rate (now {plan.engine.learning_rate:g}), set clip_norm, or check the scale of these rows.{kept}"
+        f"SVI: the objective became NaN or infinite at step {step + 1} of epoch {epoch + 1} (rows {rows}); "
+        f"lower learning_rate (now {plan.engine.learning_rate:g}), set clip_norm, or check the scale of "
+        f"these rows.{kept}"
     )
 
 
@@ -184,9 +189,14 @@ def _identity(engine: SVI, problem: Problem, run: Run) -> dict[str, Any]:
     if engine.learning_rate_decay == 1:  # the plan so far does not depend on how long the run is
         left_out.add("num_epochs")
     own = {f.name: getattr(engine, f.name) for f in dataclasses.fields(engine) if f.name not in left_out}
-    values = {k: v for k, v in problem.data.values.items()}
-    return {**own, "model": problem.model.to_settings() or problem.model.describe(), "seed": run.seed,
-            "dtype": problem.dtype, "data": digest(values), "init": _init_digest(run.init)}  # fmt: skip
+    return {
+        **own,
+        "model": problem.model.to_settings() or problem.model.describe(),
+        "seed": run.seed,
+        "dtype": problem.dtype,
+        "data": digest(problem.data.values),
+        "init": _init_digest(run.init),
+    }
 
 
 def _init_digest(init: Any) -> str:

@@ -20,7 +20,7 @@ class Interrupt:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Within, the first SIGINT sets ``requested``. Signals reach the main thread only; elsewhere nothing changes."""
+    """Within, the first SIGINT sets ``requested``; outside the main thread, which has no signals, nothing."""
     state = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield state

@@ -56,15 +56,19 @@ class JaxTrainer:
         settings = (e.objective, e.clip_norm)
         arguments = (self.free, self.data, self.grey, self.fixed, plan)
         key = ("epoch", self.programs.key, settings, self.batched, signature(arguments))
-        return cached(
-            key, lambda: jax.jit(_epoch(e, self.programs, self.batched), donate_argnums=(0, 1))
-        )
+        return cached(key, lambda: jax.jit(_epoch(e, self.programs, self.batched), donate_argnums=(0, 1)))
 
     def validate(self, rows: np.ndarray, seed: int) -> np.ndarray:
         size = min(int(self.engine.batch_size or len(rows)), len(rows))
         blocks = -(-len(rows) // size)
         padded = np.resize(rows, blocks * size).reshape(blocks, size)
-        key = ("validate", self.programs.key, self.engine.objective, self.batched, signature((self.data, padded)))
+        key = (
+            "validate",
+            self.programs.key,
+            self.engine.objective,
+            self.batched,
+            signature((self.data, padded)),
+        )
         run = cached(key, lambda: jax.jit(_validate(self.engine, self.programs, self.batched)))
         found = run(self.free, jax.random.key(seed), self.data, self.fixed, jnp.asarray(padded))
         return np.asarray(found).reshape(-1)[: len(rows)]

@@ -21,7 +21,7 @@ def parts_of(objective: ELBO | Renyi, terms: Terms) -> tuple[Any, Any, Any]:
     """Per datum (b,): the bound, the expected log likelihood, and (b, L) the KL terms."""
     log_lik = terms.log_lik.mean(0)
     closed = terms.kl is not None and getattr(objective, "estimator", "auto") in ("auto", "mean_field")
-    kl = terms.kl if closed else (terms.log_q - terms.log_prior).mean(0)[:, None]
+    kl: Any = terms.kl if closed else (terms.log_q - terms.log_prior).mean(0)[:, None]
     power = 1.0 - objective.alpha if hasattr(objective, "alpha") else None
     if power is None:
         return log_lik - kl.sum(-1), log_lik, kl
@@ -60,7 +60,7 @@ def _loss(objective: ELBO | Renyi, programs: AmortisedPrograms) -> Callable[...,
     return loss
 
 
-def _doubly_reparameterised(objective: Renyi, programs: AmortisedPrograms) -> Callable[..., Any]:
+def _doubly_reparameterised(objective: Any, programs: AmortisedPrograms) -> Callable[..., Any]:
     """The DReG gradient of the IWAE bound (Tucker et al. 2019, equation 8).
 
     The encoder's gradient flows through the draws alone, each weighted by its squared normalised weight; the
@@ -76,7 +76,9 @@ def _doubly_reparameterised(objective: Renyi, programs: AmortisedPrograms) -> Ca
 
         def log_weights(z: Any, free: Any) -> tuple[Any, Any]:
             # the model's params as they are, the guide's as constants: only the model's have a gradient here
-            stopped = {n: v if n in programs.model_params else jax.lax.stop_gradient(v) for n, v in free.items()}
+            stopped = {
+                n: v if n in programs.model_params else jax.lax.stop_gradient(v) for n, v in free.items()
+            }
             terms = programs.terms(_constrained(programs, stopped, fixed), key, batch, num, z)
             return terms.log_weight, terms
 

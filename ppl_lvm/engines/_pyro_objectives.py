@@ -19,10 +19,10 @@ def parts_of(objective: ELBO | Renyi, terms: Terms) -> tuple[Any, Any, Any]:
     """Per datum (b,): the bound, the expected log likelihood, and (b, L) the KL terms."""
     log_lik = terms.log_lik.mean(0)
     closed = terms.kl is not None and getattr(objective, "estimator", "auto") in ("auto", "mean_field")
-    kl = terms.kl if closed else (terms.log_q - terms.log_prior).mean(0)[:, None]
+    kl: Any = terms.kl if closed else (terms.log_q - terms.log_prior).mean(0)[:, None]
     power = 1.0 - objective.alpha if hasattr(objective, "alpha") else None
     if power is None:
-        return log_lik - kl.sum(-1), log_lik, kl  # type: ignore[union-attr]  # closed, or computed above
+        return log_lik - kl.sum(-1), log_lik, kl
     weights = power * terms.log_weight
     return (torch.logsumexp(weights, 0) - math.log(len(weights))) / power, log_lik, kl
 
@@ -45,7 +45,7 @@ def loss_of(
 
 
 def _doubly_reparameterised(
-    objective: Renyi, programs: AmortisedPrograms, args: Any
+    objective: Any, programs: AmortisedPrograms, args: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The DReG gradient of the IWAE bound (Tucker et al. 2019, equation 8); see ``_jax_objectives``."""
     num = objective.num_particles

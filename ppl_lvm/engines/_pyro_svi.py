@@ -132,7 +132,7 @@ def _optimise(
     optimiser = pyro.optim.ClippedAdam(
         {
             "lr": engine.learning_rate,
-            "lrd": engine.learning_rate_decay ** (1.0 / steps),
+            "lrd": float(engine.learning_rate_decay or 1.0) ** (1.0 / steps),
             "clip_norm": engine.clip_norm,
         }
     )

@@ -18,7 +18,7 @@ SCHEDULES = ("exponential", "cosine", "linear")
 class Annealing:
     """The weight beta of the KL term by epoch.
 
-    ``"linear"`` goes from ``start`` to ``end`` in ``num_epochs`` and stays there (warm-up: Bowman et al. 2016).
+    ``"linear"`` goes from ``start`` to ``end`` in ``num_epochs`` and stays there (Bowman et al. 2016).
     ``"cyclical"`` does so in the first ``ramp`` of every ``num_epochs``, again and again (Fu et al. 2019).
     """
 
@@ -65,7 +65,7 @@ def weights_at(beta: float | Annealing, epoch: int, steps: int) -> np.ndarray:
 def learning_rates(
     rate: float, decay: float, schedule: str, warmup: int, first: int, count: int, total: int
 ) -> np.ndarray:
-    """Step sizes of ``count`` steps from ``first``: up linearly in ``warmup``, then from ``rate`` to its ``decay``."""
+    """Step sizes of ``count`` steps from ``first``: up in ``warmup``, then from ``rate`` to its ``decay``."""
     step = first + np.arange(count, dtype=float)
     share = np.clip((step - warmup) / max(total - warmup - 1, 1), 0.0, 1.0)
     if schedule == "exponential":

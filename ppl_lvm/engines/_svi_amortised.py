@@ -79,7 +79,10 @@ def _groups(history: History) -> dict[str, Any]:
     steps = np.concatenate(history.steps) if history.steps else np.zeros((0, len(PARTS)))
     epochs = np.array([s.mean(0) for s in history.steps if len(s)]).reshape(-1, len(PARTS))
     values = {name: ("epoch", epochs[:, i]) for i, name in enumerate(PARTS)}
-    values |= {"learning_rate": ("epoch", np.array(history.rates)), "beta": ("epoch", np.array(history.betas))}
+    values |= {
+        "learning_rate": ("epoch", np.array(history.rates)),
+        "beta": ("epoch", np.array(history.betas)),
+    }
     if history.validation:
         values["validation_bound"] = ("epoch", np.array(history.validation))
     size = len(epochs)

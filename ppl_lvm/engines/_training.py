@@ -35,7 +35,10 @@ def settled(engine: SVI, problem: Problem) -> SVI:
         values["batch_size"] = size
         if engine.num_epochs is None:
             steps = engine.num_steps or _STEPS
-            values |= {"num_steps": None, "num_epochs": -(-steps // max(1, round(n * (1 - engine.validation)) // size))}
+            values |= {
+                "num_steps": None,
+                "num_epochs": -(-steps // max(1, round(n * (1 - engine.validation)) // size)),
+            }
     return dataclasses.replace(engine, **values)
 
 
@@ -56,8 +59,8 @@ def training_reason(engine: SVI, problem: Problem) -> str | None:
     if not asked:
         return None
     return (
-        f"{', '.join(asked)} belong to trainings by epochs: those of an amortised model (its own guide gives all its "
-        "latents as a function of the data) with num_epochs"
+        f"{', '.join(asked)} belong to trainings by epochs: those of an amortised model (its own guide gives "
+        "all its latents as a function of the data) with num_epochs"
     )
 
 

@@ -17,10 +17,10 @@ class ELBO:
     known), ``"enum"`` (discrete sites summed out), or ``"auto"``: enum where the model has discrete
     latents, mean_field where guide and model declare the same sites in the same order, else trace.
 
-    In trainings by epochs (amortised models) the KL term may be changed: ``beta`` multiplies it (a number, or an
-    :class:`Annealing`; Higgins et al. 2017), and ``free_bits`` is the least that each latent dimension's
-    mean KL counts, nats (Kingma et al. 2016; where there is no KL by dimension, of all together). What is then
-    maximised is no bound of the evidence; ``Fit.evidence`` is always the ELBO itself.
+    In trainings by epochs (amortised models) the KL term may be changed: ``beta`` multiplies it (a number, or
+    an :class:`Annealing`; Higgins et al. 2017), and ``free_bits`` is the least that each latent dimension's
+    mean KL counts, nats (Kingma et al. 2016; where there is no KL by dimension, of all together). What is
+    then maximised is no bound of the evidence; ``Fit.evidence`` is always the ELBO itself.
     """
 
     num_particles: int = 1
@@ -47,8 +47,8 @@ class Renyi:
     1 / (1 - alpha) log mean_k (p / q)**(1 - alpha) over ``num_particles`` weights with discrete sites
     summed out. A lower bound of the evidence for 0 <= alpha < 1.
 
-    ``gradient="doubly_reparameterised"`` (alpha = 0, trainings by epochs) is that of Tucker et al. (2019), whose
-    noise in the encoder's part does not drown the signal as the number of particles grows.
+    ``gradient="doubly_reparameterised"`` (alpha = 0, trainings by epochs) is that of Tucker et al. (2019):
+    the noise in the encoder's part does not drown the signal as the number of particles grows.
     """
 
     alpha: float = 0.0

@@ -25,6 +25,9 @@ from ppl_lvm.result import Fit
 FAMILY_NAMES = ("mean_field", "full_rank", "low_rank")
 
 
+_ELBO = ELBO()
+
+
 @dataclass(frozen=True)
 class SVI(Engine):
     """A guide fitted by stochastic gradient ascent on a bound; then independent draws of it.
@@ -47,18 +50,18 @@ class SVI(Engine):
         A training by epochs takes 128 rows at a time by default, and drops the rows that do not fill a batch
         (others in each epoch).
     learning_rate, learning_rate_decay, schedule, warmup_steps
-        Adam's step size (default 0.03; 0.001 for trainings by epochs), the factor it has shrunk by at the last
-        step (default 0.02; 1 for trainings by epochs), along an "exponential", "cosine" or "linear" curve,
-        after ``warmup_steps`` in which it grows from 0.
+        Adam's step size (default 0.03; 0.001 for trainings by epochs), the factor it has shrunk by at the
+        last step (default 0.02; 1 for trainings by epochs), along an "exponential", "cosine" or "linear"
+        curve, after ``warmup_steps`` in which it grows from 0.
     clip_norm
         The gradient norm beyond which gradients are clipped (default 100; none in trainings by epochs, where
         gradients are those of the mean over a batch).
     validation, patience
-        Trainings by epochs: the share of rows held out, chosen by the seed, and for how many epochs their bound
-        may fail to reach a new maximum before the run stops. The params of the best epoch are kept.
+        Trainings by epochs: the share of rows held out, chosen by the seed, and for how many epochs their
+        bound may fail to reach a new maximum before the run stops. The params of the best epoch are kept.
     checkpoint, checkpoint_every
-        Trainings by epochs: a folder for checkpoints, written every so many epochs. A run whose folder holds a
-        checkpoint of the same settings, data and seed goes on from it, to the same result as if it had not
+        Trainings by epochs: a folder for checkpoints, written every so many epochs. A run whose folder holds
+        a checkpoint of the same settings, data and seed goes on from it, to the same result as if it had not
         been stopped.
     num_draws
         Independent draws of the fitted guide.
@@ -70,7 +73,7 @@ class SVI(Engine):
     """
 
     backend: str = "auto"
-    objective: ELBO | Renyi = ELBO()
+    objective: ELBO | Renyi = _ELBO
     guide: str | Callable[..., Any] | None = None
     num_steps: int | None = None
     num_epochs: int | None = None

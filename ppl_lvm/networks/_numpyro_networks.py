@@ -43,7 +43,11 @@ class Convolution(eqx.Module):
     def __call__(self, x: Array) -> Array:
         edge = self.weight.shape[-1] // 2
         out = lax.conv_general_dilated(
-            x, self.weight, (self.stride, self.stride), [(edge, edge)] * 2, dimension_numbers=("NCHW", "OIHW", "NCHW")
+            x,
+            self.weight,
+            (self.stride, self.stride),
+            [(edge, edge)] * 2,
+            dimension_numbers=("NCHW", "OIHW", "NCHW"),
         )
         return out + self.bias[:, None, None]
 
@@ -115,7 +119,9 @@ def _dense(weights: Mapping[str, Any]) -> list[Dense]:
 
 def _convolutions(weights: Mapping[str, Any], stride: int) -> list[Convolution]:
     count = sum(n.startswith("convs.") and n.endswith("weight") for n in weights)
-    return [Convolution(weights[f"convs.{i}.weight"], weights[f"convs.{i}.bias"], stride) for i in range(count)]
+    return [
+        Convolution(weights[f"convs.{i}.weight"], weights[f"convs.{i}.bias"], stride) for i in range(count)
+    ]
 
 
 def build_encoder(spec: Network, image: Shape, weights: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ def _check_activation(name: Any) -> None:
 
 def _dense(widths: list[int]) -> dict[str, Shape]:
     out: dict[str, Shape] = {}
-    for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
         out[f"layers.{i}.weight"] = (after, before)
         out[f"layers.{i}.bias"] = (after,)
     return out
@@ -120,8 +121,8 @@ class Conv(Network):
     def check(self, image: Shape) -> None:
         if len(image) not in (2, 3):
             raise ValueError(
-                f"Conv: expected images (height, width) or (channels, height, width), got rows of shape {image}; "
-                "reshape the data, or use MLP."
+                f"Conv: expected images (height, width) or (channels, height, width), got rows of shape "
+                f"{image}; reshape the data, or use MLP."
             )
         smallest = 2 ** len(self.channels)
         if min(image[-2:]) < smallest:
@@ -156,7 +157,7 @@ class Conv(Network):
     def _convolutions(self, depth: list[int]) -> dict[str, Shape]:
         out: dict[str, Shape] = {}
         k = self.kernel_size
-        for i, (before, after) in enumerate(zip(depth[:-1], depth[1:], strict=True)):
+        for i, (before, after) in enumerate(itertools.pairwise(depth)):
             out[f"convs.{i}.weight"] = (after, before, k, k)
             out[f"convs.{i}.bias"] = (after,)
         return out
@@ -166,11 +167,13 @@ def _depth(image: Shape) -> int:
     return 1 if len(image) == 2 else image[0]
 
 
-def initial_weights(shapes: Mapping[str, Shape], activation: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def initial_weights(
+    shapes: Mapping[str, Shape], activation: str, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Where weights start: uniform, biases zero.
 
-    Bounds are sqrt(6 / fan_in) before a rectifier (He et al. 2015) and sqrt(6 / (fan_in + fan_out)) otherwise,
-    the last layer included (Glorot and Bengio 2010).
+    Bounds are sqrt(6 / fan_in) before a rectifier (He et al. 2015) and sqrt(6 / (fan_in + fan_out))
+    otherwise, the last layer included (Glorot and Bengio 2010).
     """
     names = [n for n in shapes if n.endswith("weight")]
     out = {n: np.zeros(s) for n, s in shapes.items()}

@@ -52,7 +52,7 @@ from ppl_lvm.core import AbstractModel, Array, Program
 from ppl_lvm.data import Data
 from ppl_lvm.models.vae._checks import as_network, bind_images, check_settings, check_torch_module, library_of
 from ppl_lvm.models.vae._layout import Flow, Layout
-from ppl_lvm.networks import MLP, Network, initial_weights
+from ppl_lvm.networks import Network, initial_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +66,11 @@ class VAE(AbstractModel):
     likelihood
         "bernoulli", "continuous_bernoulli", "gaussian", "poisson" or "categorical".
     encoder, decoder
-        "mlp", "conv", ``networks.MLP(...)``, ``networks.Conv(...)``, or your own ``torch.nn.Module`` (Pyro) or
-        ``equinox.Module`` (JAX), which take a batch: the encoder (b, \\*image) -> (b, number of outputs),
-        the decoder (..., q) -> (..., \\*image). The encoder's outputs are q means and q log sds; q means, q log
-        diagonals and the q (q - 1) / 2 entries below of a Cholesky factor ("full"); or q means, q log sds and
-        2 q numbers of context ("flow").
+        "mlp", "conv", ``networks.MLP(...)``, ``networks.Conv(...)``, or your own ``torch.nn.Module`` (Pyro)
+        or ``equinox.Module`` (JAX), which take a batch: the encoder (b, \\*image) -> (b, number of outputs),
+        the decoder (..., q) -> (..., \\*image). The encoder's outputs are q means and q log sds; q means, q
+        log diagonals and the q (q - 1) / 2 entries below of a Cholesky factor ("full"); or q means, q log sds
+        and 2 q numbers of context ("flow").
     posterior
         Family of q(z | x): "diagonal" or "full" Gaussians, or "flow", an inverse autoregressive flow.
     noise_scale
@@ -95,8 +95,8 @@ class VAE(AbstractModel):
 
     latent_dim: int = 2
     likelihood: str = "bernoulli"
-    encoder: Any = MLP()
-    decoder: Any = MLP()
+    encoder: Any = "mlp"
+    decoder: Any = "mlp"
     posterior: str = "diagonal"
     noise_scale: float | None = None
     num_categories: int | None = None
@@ -115,7 +115,9 @@ class VAE(AbstractModel):
             if kind == "torch":
                 check_torch_module(name, getattr(self, name))
         if set(kinds.values()) >= {"torch", "equinox"}:
-            raise TypeError("encoder, decoder: one is a torch module and one of equinox; give both in one library.")
+            raise TypeError(
+                "encoder, decoder: one is a torch module and one of equinox; give both in one library."
+            )
         if self.image is not None:
             object.__setattr__(self, "image", tuple(int(v) for v in self.image))
 
@@ -134,8 +136,14 @@ class VAE(AbstractModel):
         if self.posterior == "flow":
             flow = Flow(self.flow_steps, self.flow_hidden, 2 * self.latent_dim)
         return Layout(
-            self.image, self.latent_dim, self.likelihood, self.posterior, self.num_categories, self.noise_scale, flow
-        )  # fmt: skip
+            self.image,
+            self.latent_dim,
+            self.likelihood,
+            self.posterior,
+            self.num_categories,
+            self.noise_scale,
+            flow,
+        )
 
     @property
     def only_backend(self) -> str | None:
@@ -199,7 +207,8 @@ class VAE(AbstractModel):
         """Where training starts, by name; the same in both backends. A user's modules start as they are."""
         from ppl_lvm.models.vae._initial import own_weights
 
-        layout, out = self.layout, {}
+        layout = self.layout
+        out: dict[str, Array] = {}
         for name in ("encoder", "decoder"):
             spec = getattr(self, name)
             if not isinstance(spec, Network):
@@ -252,7 +261,9 @@ class VAE(AbstractModel):
         return {"x": data.values["x"]} if self.binarise else {}
 
     def blank_rows(self, num: int) -> Array:
-        return np.zeros((num, *self.layout.image), np.int64 if self.likelihood == "categorical" else np.float32)
+        return np.zeros(
+            (num, *self.layout.image), np.int64 if self.likelihood == "categorical" else np.float32
+        )
 
     def observations(self, data: Data) -> dict[str, Array]:
         return {"obs": self.arguments(data)["x"]}

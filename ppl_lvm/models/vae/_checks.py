@@ -68,7 +68,7 @@ def as_network(name: str, value: Any) -> Any:
     if value == "conv":
         return Conv()
     if isinstance(value, dict) and value.get("network") in ("MLP", "Conv"):
-        settings = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in value.items()}
+        settings: Any = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in value.items()}
         kind = MLP if settings.pop("network") == "MLP" else Conv
         return kind(**settings)
     if library_of(value) is not None:
@@ -80,7 +80,7 @@ def as_network(name: str, value: Any) -> Any:
 
 
 def library_of(value: Any) -> str | None:
-    """"torch" or "equinox" for a module of theirs, else None; imports neither."""
+    """ "torch" or "equinox" for a module of theirs, else None; imports neither."""
     torch, equinox = sys.modules.get("torch.nn"), sys.modules.get("equinox")
     if torch is not None and isinstance(value, torch.Module):
         return "torch"
@@ -112,7 +112,9 @@ def bind_images(raw: Any, likelihood: str, *, binarise: bool, image: tuple[int, 
     rows = np.asarray(raw.index) if is_dataframe(raw) else None
     x = to_array("x", raw)
     if x.ndim < 2:
-        raise ValueError(f"x: expected (n, ...) rows of vectors or images, got shape {x.shape}; use x[:, None].")
+        raise ValueError(
+            f"x: expected (n, ...) rows of vectors or images, got shape {x.shape}; use x[:, None]."
+        )
     if image is not None and x.shape[1:] != image:
         raise ValueError(f"x: expected rows of shape {image} as in the fit, got {x.shape[1:]}.")
     check_support(x, likelihood, binarise)
@@ -137,4 +139,6 @@ def check_support(x: np.ndarray, likelihood: str, binarise: bool) -> None:
         hint = "; use likelihood='continuous_bernoulli', or binarise=True, which draws 0 or 1 anew each epoch"
     elif high > 1 and low >= 0 and likelihood in ("bernoulli", "continuous_bernoulli"):
         hint = "; divide grey levels by their largest possible value"
-    raise ValueError(f"x: likelihood={likelihood!r} takes {wanted}, got values from {low:g} to {high:g}{hint}.")
+    raise ValueError(
+        f"x: likelihood={likelihood!r} takes {wanted}, got values from {low:g} to {high:g}{hint}."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from ppl_lvm.models.vae._masks import masks
 class ContinuousBernoulli(dist.Distribution):
     """Density proportional to exp(l x) on [0, 1] (Loaiza-Ganem and Cunningham 2019)."""
 
-    arg_constraints = {"logits": constraints.real}
+    arg_constraints: ClassVar = {"logits": constraints.real}
     support = constraints.unit_interval
 
     def __init__(self, logits: Any, *, validate_args: bool | None = None) -> None:
@@ -91,12 +91,14 @@ def posterior(out: Array, layout: Layout, flow: Any) -> Any:
     base = dist.Normal(loc, jnp.exp(out[:, q : 2 * q])).to_event(1)
     if layout.flow is None:
         return base
-    steps = [
-        Autoregressive({n.removeprefix(f"steps.{i}."): w for n, w in flow.items() if n.startswith(f"steps.{i}.")},
-                       out[:, 2 * q :])
-        for i in range(layout.flow.num_steps)
-    ]  # fmt: skip
+    context = out[:, 2 * q :]
+    steps = [Autoregressive(_of_step(flow, i), context) for i in range(layout.flow.num_steps)]
     return dist.TransformedDistribution(base, steps)
+
+
+def _of_step(flow: dict[str, Any], i: int) -> dict[str, Any]:
+    prefix = f"steps.{i}."
+    return {n.removeprefix(prefix): w for n, w in flow.items() if n.startswith(prefix)}
 
 
 def _lower(flat: Array, q: int) -> Array:

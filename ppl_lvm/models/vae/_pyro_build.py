@@ -78,7 +78,9 @@ class EquinoxInTorch:
 
         def call(x: Tensor) -> Tensor:
             if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in params.values())):
-                raise ValueError(f"{name}: an equinox module has no gradients on Pyro; use backend='numpyro'.")
+                raise ValueError(
+                    f"{name}: an equinox module has no gradients on Pyro; use backend='numpyro'."
+                )
             with jax.enable_x64(dtype == torch.float64):
                 net = with_arrays(self.module, {n: p.detach().numpy() for n, p in params.items()})
                 return torch.from_numpy(np.array(net(jax.numpy.asarray(x.detach().numpy()))))

@@ -27,9 +27,10 @@ class Step(nn.Module):
         self.register_buffer("second", torch.from_numpy(second), persistent=False)
 
     def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = (m.to(z.dtype) for m in (self.first, self.second))
-        inner = functional.linear(z, self.hidden.weight * first, self.hidden.bias) + self.context(context)
-        out = functional.linear(functional.elu(inner), self.out.weight * second, self.out.bias)
+        own: Any = self
+        first, second = (m.to(z.dtype) for m in (own.first, own.second))
+        inner = functional.linear(z, own.hidden.weight * first, self.hidden.bias) + self.context(context)
+        out = functional.linear(functional.elu(inner), own.out.weight * second, self.out.bias)
         shift, gate = (out + self.skip(context)).chunk(2, -1)
         return shift, gate + 1.5  # near the identity at first
 

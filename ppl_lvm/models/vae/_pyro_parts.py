@@ -52,7 +52,7 @@ def likelihood(out: Tensor, layout: Layout) -> Any:
         return dist.Poisson(functional.softplus(out) + 1e-6).to_event(event)
     if layout.likelihood == "categorical":
         lead = out.shape[: out.dim() - len(layout.net_image)]
-        logits = out.reshape(*lead, layout.num_categories, *layout.image).movedim(len(lead), -1)
+        logits = out.reshape(*lead, layout.num_categories or 1, *layout.image).movedim(len(lead), -1)
         return dist.Categorical(logits=logits).to_event(event)
     return dist.Normal(out, _noise(layout)).to_event(event)
 
