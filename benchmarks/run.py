@@ -24,6 +24,7 @@ JOBS = {
     "hmm_float64": ["hmm.py"],
     "hmm_nuts": ["hmm_nuts.py"],
     "translation": ["translation.py", "--nuts", "--warm"],
+    "vae": ["vae.py"],
 }
 QUICK = {
     "nuts_float64": ["nuts.py", "--dtype", "float64", "--rounds", "1"],
@@ -31,6 +32,7 @@ QUICK = {
     "factor": ["factor.py", "--runs", "3"],
     "hmm_float64": ["hmm.py"],
     "translation": ["translation.py", "--runs", "3"],
+    "vae": ["vae.py", "--rows", "6400", "--rounds", "2"],
 }
 
 

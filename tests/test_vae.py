@@ -19,6 +19,7 @@ from ppl_lvm import ELBO, SVI, Renyi, models, networks
 from ppl_lvm.backends._numpyro_amortised import programs_of
 from ppl_lvm.backends.amortised import blocks_of, evaluator
 from ppl_lvm.backends.session import jax_session
+from ppl_lvm.conditioning import Conditioned
 from ppl_lvm.engines._jax_objectives import objective_of
 from ppl_lvm.fitting import prepare
 
@@ -422,7 +423,7 @@ def test_both_backends_train_to_the_same_bound() -> None:
     for backend in ("pyro", "numpyro"):
         assert fits[backend].backend == backend
         value, error = reached[backend]
-        assert best - 0.05 < value < best + 4 * error
+        assert best - 0.03 - 3 * error < value < best + 4 * error
         assert value > reached["early"][0]
 
 
@@ -437,19 +438,32 @@ def test_the_flow_family_beats_the_diagonal_one_where_the_posterior_is_not_diago
     }
     linear, bounds = networks.MLP(()), {}
     for posterior in ("diagonal", "flow"):
-        model = models.VAE(latent_dim=2, likelihood="gaussian", encoder=linear, decoder=linear,
-                           posterior=posterior, flow_hidden=16)  # fmt: skip
-        fixed = lvm.conditioning.Conditioned(model, {}, held)
-        engine = SVI(backend="numpyro", batch_size=100, num_epochs=2500, learning_rate=0.02,
-                     learning_rate_decay=0.002)  # fmt: skip
-        fit = lvm.fit(fixed, x, engine, seed=0)
-        bounds[posterior] = fit.evidence
+        model = models.VAE(
+            latent_dim=2,
+            likelihood="gaussian",
+            encoder=linear,
+            decoder=linear,
+            posterior=posterior,
+            flow_hidden=16,
+        )
+        engine = SVI(
+            backend="numpyro",
+            batch_size=100,
+            num_epochs=2500,
+            learning_rate=0.02,
+            learning_rate_decay=0.001,
+        )
+        fit = lvm.fit(Conditioned(model, {}, held), x, engine, seed=0, dtype="float64")
+        parts = evaluator(fit.problem).elbo({**fit.params, **held}, {"x": x}, 1000, 0, 10**6)
+        bounds[posterior] = parts["bound"].sum(), np.sqrt((parts["std_error"] ** 2).sum())
     exact = st.multivariate_normal.logpdf(x, x.mean(0), w @ w.T + 0.64 * np.eye(6)).sum()
     cov = np.linalg.inv(np.eye(2) + w.T @ w / 0.64)
     loss = 0.5 * (np.log(np.diag(np.linalg.inv(cov))).sum() + np.linalg.slogdet(cov)[1]) * len(x)
-    assert bounds["diagonal"].nats == pytest.approx(exact - loss, abs=0.02 * len(x))
-    assert bounds["flow"].nats > bounds["diagonal"].nats + 0.5 * loss
-    assert bounds["flow"].nats < exact + 4 * bounds["flow"].std_error
+    value, error = bounds["diagonal"]  # the best has variances 1 / Lambda_ii, and loses exactly that
+    assert exact - loss - 0.1 * len(x) < value < exact - loss + 4 * error
+    value, error = bounds["flow"]
+    assert exact - 0.01 * len(x) < value < exact + 4 * error
+    assert loss > 0.5 * len(x)
 
 
 def test_quadrature_gives_the_evidence_of_one_dimension() -> None:
