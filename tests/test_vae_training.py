@@ -329,11 +329,10 @@ def test_grey_levels_are_drawn_anew_in_each_epoch(backend: str) -> None:
     grey = np.full((8, 5, 6), 0.5)
     big = networks.MLP((64,))
     settings = {"batch_size": 8, "num_epochs": 400, "learning_rate": 0.01}
-    drawn = train(
-        backend, grey, model=models.VAE(latent_dim=2, encoder=big, decoder=big, binarise=True), **settings
-    )
-    fixed = train(backend, data_for("bernoulli", n=8), model=models.VAE(latent_dim=2, encoder=big, decoder=big),
-                  **settings)  # fmt: skip
+    dynamic = models.VAE(latent_dim=2, encoder=big, decoder=big, binarise=True)
+    drawn = train(backend, grey, model=dynamic, **settings)
+    static = models.VAE(latent_dim=2, encoder=big, decoder=big)
+    fixed = train(backend, data_for("bernoulli", n=8), model=static, **settings)
     last = slice(300, None)
     assert drawn.groups["training"]["bound"].values[last].mean() == pytest.approx(-30 * np.log(2), abs=2.0)
     assert fixed.groups["training"]["bound"].values[last].mean() > -30 * np.log(2) + 4
