@@ -5,7 +5,7 @@
 Networks 784-400-400-20 (relu, Bernoulli), batches of 128, Adam with step 0.001, float32, one sample; the same
 weights for all. Peers: Pyro's SVI loop with Trace_ELBO and with analytic KL, a plain NumPyro epoch in
 ``lax.scan``, Pyro's vectorised RenyiELBO, and the blocked bound written by hand in JAX. Rounds are taken in
-turn; medians and ratios are printed as one JSON line, with the peak memory of the bound by number of particles.
+turn; medians and ratios are printed as one JSON line, with the peak memory of the bound by particles.
 """
 
 from __future__ import annotations
