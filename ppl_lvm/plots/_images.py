@@ -1,0 +1,268 @@
+"""Data as tiles: images, their shades by likelihood, and many of them side by side in one picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize, TwoSlopeNorm, to_rgb
+from matplotlib.figure import Figure
+
+from ppl_lvm.amortised import is_amortised
+from ppl_lvm.plots._style import SHADE, WIDTH, blank
+from ppl_lvm.plots._text import text_width
+from ppl_lvm.predictive import observed_values, problem_at
+from ppl_lvm.result import Fit
+
+Shape = tuple[int, ...]
+_UNIT = ("bernoulli", "continuous_bernoulli")
+_MEANS = {
+    "bernoulli": "probability of a 1",
+    "continuous_bernoulli": "mean, 0 to 1",
+    "poisson": "mean count",
+    "categorical": "most probable category",
+}
+_LEAST, _MOST, _BAR = 4.6, 0.82, 1.15
+"""Inches: the narrowest figure, the widest tile, and what the colour bar takes."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How the data of one fit become tiles.
+
+    ``shape`` is that of a datum, ``image`` what a datum is drawn as: (d,), (h, w) or (c, h, w).
+    """
+
+    fit: Fit
+    shape: Shape
+    image: Shape
+    likelihood: str
+    num_categories: int | None
+
+    @property
+    def strips(self) -> bool:
+        """Whether data are vectors, drawn as one column of cells each."""
+        return len(self.image) == 1
+
+    @property
+    def colour(self) -> bool:
+        return len(self.image) == 3 and self.image[0] == 3
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """(m, height, width) numbers, or (m, height, width, 3) for colours, of data or means (m, *shape)."""
+        if values.ndim > len(self.shape) + 1:  # probabilities of categories
+            values = values.argmax(-1)
+        values = np.asarray(values, dtype=float).reshape(len(values), *self.image)
+        if self.strips:
+            return values[:, :, None]
+        if len(self.image) == 2:
+            return values
+        if self.colour:
+            return np.moveaxis(values, 1, -1)
+        return np.concatenate([values[:, c] for c in range(self.image[0])], axis=2)
+
+    def rows(self, name: str, data: Any) -> np.ndarray:
+        """A datum or several, as (m, *shape)."""
+        values = np.asarray(data)
+        if values.shape == self.shape:
+            values = values[None]
+        if values.shape[1:] != self.shape or not len(values):
+            shape = ", ".join(map(str, self.shape))
+            raise ValueError(
+                f"{name}: expected a datum of shape ({shape}) or several, (m, {shape}), got {values.shape}."
+            )
+        return values
+
+    def seen(self, data: Any) -> np.ndarray:
+        """Data (None: the fit's own) as the encoder sees them, (m, *shape)."""
+        return next(iter(observed_values(problem_at(self.fit, data)).values()))
+
+    def note(self) -> str:
+        """What the reader has to know of the tiles, as sentences; may be empty."""
+        if self.strips:
+            return f" A column of cells is a datum, feature 0 on top of {self.image[0]}."
+        if self.colour and self.likelihood not in _UNIT:
+            return " Colours go from the least to the greatest value shown."
+        if len(self.image) == 3 and self.image[0] not in (1, 3):
+            return f" The {self.image[0]} channels stand side by side."
+        return ""
+
+
+def tiles_of(name: str, fit: Any, image_shape: Sequence[int] | None) -> Tiles:
+    """The tiles of a fit of a model with encoder and decoder.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For something else than such a fit, or an ``image_shape`` that does not hold a datum.
+    """
+    if not isinstance(fit, Fit):
+        raise TypeError(f"{name}: expected a Fit, got {type(fit).__name__}.")
+    if not is_amortised(fit):
+        raise ValueError(
+            f"{name}: {fit.model.describe()} by {type(fit.engine).__name__} has no encoder and decoder; pass a "
+            "fit of models.VAE, or of an amortised model trained by epochs."
+        )
+    shape = _datum_shape(fit)
+    image = _image_shape(shape, image_shape)
+    likelihood = str(getattr(fit.model, "likelihood", ""))
+    return Tiles(fit, shape, image, likelihood, getattr(fit.model, "num_categories", None))
+
+
+def _datum_shape(fit: Fit) -> Shape:
+    own = getattr(fit.model, "image", None)
+    if own is not None:
+        return tuple(own)
+    sites = fit.problem.sites.values() if fit.problem is not None else ()
+    return next((s.shape[1:] for s in sites if s.kind == "observed"), ())
+
+
+def _image_shape(shape: Shape, asked: Sequence[int] | None) -> Shape:
+    image = shape if asked is None else tuple(int(v) for v in asked)
+    if asked is not None and (len(image) not in (2, 3) or math.prod(image) != math.prod(shape)):
+        raise ValueError(
+            f"image_shape: expected (height, width) or (channels, height, width) with {math.prod(shape)} entries "
+            f"as a datum of shape {shape} has, got {image}."
+        )
+    if len(image) not in (1, 2, 3):
+        raise ValueError(f"image_shape: a datum of shape {shape} is no image; say how to draw it.")
+    return image
+
+
+# ---- shades --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shades:
+    """A colour map with its limits, and the colour bar's label and ticks."""
+
+    cmap: Colormap
+    norm: Any
+    label: str
+    ticks: Any = None
+
+
+def shades_of(tiles: Tiles, shown: np.ndarray, *, draws: bool = False) -> Shades:
+    """One scale for all that a picture shows: fixed where the likelihood has a range, else from the values."""
+    label = "value" if draws else _MEANS.get(tiles.likelihood, "mean")
+    if tiles.likelihood == "categorical":
+        return _categories(tiles.num_categories or int(shown.max()) + 1, "category" if draws else label)
+    low, high = (0.0, 1.0) if tiles.likelihood in _UNIT else (float(shown.min()), float(shown.max()))
+    if tiles.likelihood == "poisson":
+        low = 0.0
+    if high <= low:
+        high = low + 1.0
+    if tiles.strips and low < 0 < high:
+        far = max(-low, high)
+        return Shades(_with_gaps(colormaps["RdBu_r"]), TwoSlopeNorm(0.0, -far, far), label)
+    return Shades(_with_gaps(colormaps["gray_r"]), Normalize(low, high), label)
+
+
+def _categories(count: int, label: str) -> Shades:
+    colours = colormaps["viridis"](np.linspace(0, 1, max(count, 2)))
+    every = -(-count // 12)
+    norm = BoundaryNorm(np.arange(max(count, 2) + 1) - 0.5, max(count, 2))
+    return Shades(_with_gaps(ListedColormap(colours)), norm, label, np.arange(0, count, every))
+
+
+def _with_gaps(cmap: Colormap) -> Colormap:
+    return cmap.with_extremes(bad=SHADE)
+
+
+# ---- many tiles in one picture -------------------------------------------------------------------
+
+
+def mosaic(grid: np.ndarray, gaps: tuple[int, int]) -> np.ndarray:
+    """Tiles (rows, columns, h, w[, 3]) beside each other, with ``gaps`` of NaN cells between rows and columns."""
+    rows, columns, height, width = grid.shape[:4]
+    down, across = height + gaps[0], width + gaps[1]
+    out = np.full((rows * down - gaps[0], columns * across - gaps[1], *grid.shape[4:]), np.nan)
+    for i in range(rows):
+        for j in range(columns):
+            out[i * down : i * down + height, j * across : j * across + width] = grid[i, j]
+    return out
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is written around a mosaic: labels of rows and columns, and of the axes."""
+
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    xlabel: str = ""
+    ylabel: str = ""
+
+
+def draw(
+    tiles: Tiles,
+    grid: np.ndarray,
+    title: str,
+    caption: str,
+    words: Words,
+    *,
+    draws: bool = False,
+    gap: int | None = None,
+) -> Figure:
+    """A figure of tiles (rows, columns, h, w[, 3]) with one scale; places without a tile are NaN."""
+    height, width = grid.shape[2:4]
+    own = max(1, round(0.1 * min(height, width))) if gap is None else gap
+    gaps = (max(1, round(0.06 * height)), 0) if tiles.strips else (own, own)
+    shown = grid[np.isfinite(grid)]
+    scale = shades_of(tiles, shown, draws=draws)
+    picture = mosaic(grid, gaps)
+    across, down, side = _size(tiles, picture.shape[:2], grid.shape[:2], words)
+    figure = blank(title, caption + tiles.note(), down, width=across)
+    axes = figure.add_subplot()
+    aspect: Any = "auto" if tiles.strips else "equal"
+    if tiles.colour:
+        picture = _coloured(tiles, picture, scale)
+        axes.imshow(picture, interpolation="nearest", aspect=aspect)
+    else:
+        masked = np.ma.masked_invalid(picture)
+        image = axes.imshow(masked, cmap=scale.cmap, norm=scale.norm, interpolation="nearest", aspect=aspect)
+        figure.colorbar(
+            image, ax=axes, label=scale.label, ticks=scale.ticks, fraction=0.05, pad=0.02, aspect=side
+        )
+    _label(axes, words, (height + gaps[0], width + gaps[1]), (height, width))
+    return figure
+
+
+def _coloured(tiles: Tiles, picture: np.ndarray, scale: Shades) -> np.ndarray:
+    """Colours in [0, 1], gaps in the shade of gaps."""
+    unit = np.clip((picture - scale.norm.vmin) / (scale.norm.vmax - scale.norm.vmin), 0, 1)
+    return np.where(np.isfinite(picture), unit, np.array(to_rgb(SHADE)))
+
+
+def _size(tiles: Tiles, cells: Shape, counts: Shape, words: Words) -> tuple[float, float, float]:
+    """Width and height of the figure's part for axes, inches, and the colour bar's height by its width."""
+    left = max((text_width(t) for t in words.rows), default=0.0) + (0.35 if words.rows else 0.1)
+    below = (0.22 if words.columns else 0.0) + (0.22 if words.xlabel else 0.0) + 0.12
+    bar = 0.15 if tiles.colour else _BAR
+    room = WIDTH - left - bar
+    if tiles.strips:
+        width = min(room, max(counts[1] * 0.28, 2.6))
+        height = min(max(0.14 * cells[0], 0.9), 6.5)
+    else:
+        width = min(room, _MOST * counts[1])
+        height = width * cells[0] / cells[1]
+        if height > 8.0:
+            width, height = width * 8.0 / height, 8.0
+    return min(WIDTH, max(_LEAST, width + left + bar)), height + below, max(6.0, height / 0.16)
+
+
+def _label(axes: Any, words: Words, step: Shape, size: Shape) -> None:
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if not words.xlabel and not words.ylabel:
+        axes.set_axis_off()
+        return
+    axes.set_xticks([j * step[1] + (size[1] - 1) / 2 for j in range(len(words.columns))], words.columns)
+    axes.set_yticks([i * step[0] + (size[0] - 1) / 2 for i in range(len(words.rows))], words.rows)
+    axes.set(xlabel=words.xlabel, ylabel=words.ylabel)
+
+
+__all__ = ["Tiles", "Words", "draw", "mosaic", "shades_of", "tiles_of"]
