@@ -1,4 +1,4 @@
-"""Data as tiles: images, their shades by likelihood, and many of them side by side in one picture."""
+"""Data as tiles: how a datum is drawn, and its shades by likelihood."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize, TwoSlopeNorm, to_rgb
-from matplotlib.figure import Figure
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize, TwoSlopeNorm
 
 from ppl_lvm.amortised import is_amortised
-from ppl_lvm.plots._style import SHADE, WIDTH, blank
-from ppl_lvm.plots._text import text_width
+from ppl_lvm.data import is_dataframe
+from ppl_lvm.plots._style import SHADE
 from ppl_lvm.predictive import observed_values, problem_at
 from ppl_lvm.result import Fit
 
@@ -26,8 +25,6 @@ _MEANS = {
     "poisson": "mean count",
     "categorical": "most probable category",
 }
-_LEAST, _MOST, _BAR = 4.6, 0.82, 1.15
-"""Inches: the narrowest figure, the widest tile, and what the colour bar takes."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Tiles:
 
     def rows(self, name: str, data: Any) -> np.ndarray:
         """A datum or several, as (m, *shape)."""
-        values = np.asarray(data)
+        values = self.seen(data) if is_dataframe(data) else np.asarray(data)
         if values.shape == self.shape:
             values = values[None]
         if values.shape[1:] != self.shape or not len(values):
@@ -80,6 +77,11 @@ class Tiles:
     def seen(self, data: Any) -> np.ndarray:
         """Data (None: the fit's own) as the encoder sees them, (m, *shape)."""
         return next(iter(observed_values(problem_at(self.fit, data)).values()))
+
+    def decoded(self, z: np.ndarray) -> np.ndarray:
+        """Means of p(x | z) at z (rows, columns, q), as tiles (rows, columns, height, width[, 3])."""
+        found = self.of(self.fit.inverse_transform(z.reshape(-1, z.shape[-1])))
+        return found.reshape(*z.shape[:2], *found.shape[1:])
 
     def note(self) -> str:
         """What the reader has to know of the tiles, as sentences; may be empty."""
@@ -104,8 +106,8 @@ def tiles_of(name: str, fit: Any, image_shape: Sequence[int] | None) -> Tiles:
         raise TypeError(f"{name}: expected a Fit, got {type(fit).__name__}.")
     if not is_amortised(fit):
         raise ValueError(
-            f"{name}: {fit.model.describe()} by {type(fit.engine).__name__} has no encoder and decoder; pass a "
-            "fit of models.VAE, or of an amortised model trained by epochs."
+            f"{name}: {fit.model.describe()} by {type(fit.engine).__name__} has no encoder and decoder; pass "
+            "a fit of models.VAE, or of an amortised model trained by epochs."
         )
     shape = _datum_shape(fit)
     image = _image_shape(shape, image_shape)
@@ -125,8 +127,8 @@ def _image_shape(shape: Shape, asked: Sequence[int] | None) -> Shape:
     image = shape if asked is None else tuple(int(v) for v in asked)
     if asked is not None and (len(image) not in (2, 3) or math.prod(image) != math.prod(shape)):
         raise ValueError(
-            f"image_shape: expected (height, width) or (channels, height, width) with {math.prod(shape)} entries "
-            f"as a datum of shape {shape} has, got {image}."
+            f"image_shape: expected (height, width) or (channels, height, width) with {math.prod(shape)} "
+            f"entries, as a datum of shape {shape} has, got {image}."
         )
     if len(image) not in (1, 2, 3):
         raise ValueError(f"image_shape: a datum of shape {shape} is no image; say how to draw it.")
@@ -147,7 +149,7 @@ class Shades:
 
 
 def shades_of(tiles: Tiles, shown: np.ndarray, *, draws: bool = False) -> Shades:
-    """One scale for all that a picture shows: fixed where the likelihood has a range, else from the values."""
+    """One scale for all that is shown: fixed where the likelihood has a range, else from the values."""
     label = "value" if draws else _MEANS.get(tiles.likelihood, "mean")
     if tiles.likelihood == "categorical":
         return _categories(tiles.num_categories or int(shown.max()) + 1, "category" if draws else label)
@@ -173,96 +175,4 @@ def _with_gaps(cmap: Colormap) -> Colormap:
     return cmap.with_extremes(bad=SHADE)
 
 
-# ---- many tiles in one picture -------------------------------------------------------------------
-
-
-def mosaic(grid: np.ndarray, gaps: tuple[int, int]) -> np.ndarray:
-    """Tiles (rows, columns, h, w[, 3]) beside each other, with ``gaps`` of NaN cells between rows and columns."""
-    rows, columns, height, width = grid.shape[:4]
-    down, across = height + gaps[0], width + gaps[1]
-    out = np.full((rows * down - gaps[0], columns * across - gaps[1], *grid.shape[4:]), np.nan)
-    for i in range(rows):
-        for j in range(columns):
-            out[i * down : i * down + height, j * across : j * across + width] = grid[i, j]
-    return out
-
-
-@dataclass(frozen=True)
-class Words:
-    """What is written around a mosaic: labels of rows and columns, and of the axes."""
-
-    rows: Sequence[str] = ()
-    columns: Sequence[str] = ()
-    xlabel: str = ""
-    ylabel: str = ""
-
-
-def draw(
-    tiles: Tiles,
-    grid: np.ndarray,
-    title: str,
-    caption: str,
-    words: Words,
-    *,
-    draws: bool = False,
-    gap: int | None = None,
-) -> Figure:
-    """A figure of tiles (rows, columns, h, w[, 3]) with one scale; places without a tile are NaN."""
-    height, width = grid.shape[2:4]
-    own = max(1, round(0.1 * min(height, width))) if gap is None else gap
-    gaps = (max(1, round(0.06 * height)), 0) if tiles.strips else (own, own)
-    shown = grid[np.isfinite(grid)]
-    scale = shades_of(tiles, shown, draws=draws)
-    picture = mosaic(grid, gaps)
-    across, down, side = _size(tiles, picture.shape[:2], grid.shape[:2], words)
-    figure = blank(title, caption + tiles.note(), down, width=across)
-    axes = figure.add_subplot()
-    aspect: Any = "auto" if tiles.strips else "equal"
-    if tiles.colour:
-        picture = _coloured(tiles, picture, scale)
-        axes.imshow(picture, interpolation="nearest", aspect=aspect)
-    else:
-        masked = np.ma.masked_invalid(picture)
-        image = axes.imshow(masked, cmap=scale.cmap, norm=scale.norm, interpolation="nearest", aspect=aspect)
-        figure.colorbar(
-            image, ax=axes, label=scale.label, ticks=scale.ticks, fraction=0.05, pad=0.02, aspect=side
-        )
-    _label(axes, words, (height + gaps[0], width + gaps[1]), (height, width))
-    return figure
-
-
-def _coloured(tiles: Tiles, picture: np.ndarray, scale: Shades) -> np.ndarray:
-    """Colours in [0, 1], gaps in the shade of gaps."""
-    unit = np.clip((picture - scale.norm.vmin) / (scale.norm.vmax - scale.norm.vmin), 0, 1)
-    return np.where(np.isfinite(picture), unit, np.array(to_rgb(SHADE)))
-
-
-def _size(tiles: Tiles, cells: Shape, counts: Shape, words: Words) -> tuple[float, float, float]:
-    """Width and height of the figure's part for axes, inches, and the colour bar's height by its width."""
-    left = max((text_width(t) for t in words.rows), default=0.0) + (0.35 if words.rows else 0.1)
-    below = (0.22 if words.columns else 0.0) + (0.22 if words.xlabel else 0.0) + 0.12
-    bar = 0.15 if tiles.colour else _BAR
-    room = WIDTH - left - bar
-    if tiles.strips:
-        width = min(room, max(counts[1] * 0.28, 2.6))
-        height = min(max(0.14 * cells[0], 0.9), 6.5)
-    else:
-        width = min(room, _MOST * counts[1])
-        height = width * cells[0] / cells[1]
-        if height > 8.0:
-            width, height = width * 8.0 / height, 8.0
-    return min(WIDTH, max(_LEAST, width + left + bar)), height + below, max(6.0, height / 0.16)
-
-
-def _label(axes: Any, words: Words, step: Shape, size: Shape) -> None:
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    if not words.xlabel and not words.ylabel:
-        axes.set_axis_off()
-        return
-    axes.set_xticks([j * step[1] + (size[1] - 1) / 2 for j in range(len(words.columns))], words.columns)
-    axes.set_yticks([i * step[0] + (size[0] - 1) / 2 for i in range(len(words.rows))], words.rows)
-    axes.set(xlabel=words.xlabel, ylabel=words.ylabel)
-
-
-__all__ = ["Tiles", "Words", "draw", "mosaic", "shades_of", "tiles_of"]
+__all__ = ["Shades", "Shape", "Tiles", "shades_of", "tiles_of"]

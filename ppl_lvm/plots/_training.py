@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ppl_lvm.plots._style import FAINT, Look, blank, key, looks, panels, styled
+from ppl_lvm.plots._style import FAINT, Look, blank, looks, panels, styled
 from ppl_lvm.plots._text import plain
 from ppl_lvm.result import Fit
 
@@ -26,10 +26,10 @@ _NATS = ("bound", "log_lik", "kl")
 
 @styled
 def plot_training(fits: Fit | Mapping[str, Fit]) -> Figure:
-    """Bound, expected log likelihood and KL by epoch, nats per datum; beta and learning rate where they changed.
+    """Bound, expected log likelihood and KL by epoch, nats per datum; beta and learning rate if they changed.
 
-    The bound of the held-out rows is dashed. Dotted is what was maximised, where it is not the bound (beta, free
-    bits): it is no bound of the evidence. The vertical axes leave out a bad start.
+    The bound of the held-out rows is dashed. Dotted is what was maximised, where it is not the bound (beta,
+    free bits): it is no bound of the evidence. The vertical axes leave out a bad start.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def plot_training(fits: Fit | Mapping[str, Fit]) -> Figure:
     shown = [p for p in _PANELS if p in _NATS or any(np.ptp(c[p]) > 0 for c in curves.values() if p in c)]
     caption = "By epoch, in nats per datum: the bound is the log likelihood term less the KL term."
     if any("alpha" in vars(f.engine.objective) for f in named.values() if hasattr(f.engine, "objective")):
-        caption = "By epoch, in nats per datum. An importance-weighted bound lies above the difference of its terms."
+        caption = "By epoch, in nats per datum. An importance-weighted bound lies above the difference of the terms."
     figure = blank("Training", caption, 2.1 * -(-len(shown) // 3) + 0.2, legend=_legend(curves, look))
     for what, axes in zip(shown, panels(figure, len(shown), 3), strict=True):
         for name, own in curves.items():
@@ -61,7 +61,8 @@ def plot_training(fits: Fit | Mapping[str, Fit]) -> Figure:
         axes.set_ylabel("nats per datum" if what in _NATS else _PANELS[what])
         axes.set_xlabel("epoch")
         axes.locator_params(axis="both", nbins=5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole: Any = axes.xaxis.get_major_locator()
+        whole.set_params(integer=True)
     return figure
 
 
@@ -78,8 +79,12 @@ def _curves(fit: Fit) -> dict[str, np.ndarray]:
 
 
 def _legend(curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, Look]) -> list[tuple[Any, str]]:
-    every = [(key(look[n], marker=False), plain(n)) for n in curves if len(curves) > 1]
-    line = {"color": FAINT, "marker": None}
+    every: list[tuple[Any, str]] = [
+        (Line2D([], [], color=look[n].color, marker=look[n].marker), plain(n))
+        for n in curves
+        if len(curves) > 1
+    ]
+    line: Any = {"color": FAINT}
     if any("validation_bound" in c for c in curves.values()):
         every.append((Line2D([], [], linestyle="-", **line), "training"))
         every.append((Line2D([], [], linestyle="--", **line), "validation"))
@@ -92,11 +97,11 @@ def _line(axes: Axes, own: Mapping[str, np.ndarray], what: str, look: Look) -> N
     if what not in own:
         return
     epochs = np.arange(1, len(own[what]) + 1)
-    few: Any = {"marker": look.marker, "markersize": 3} if len(epochs) < 8 else {}
-    axes.plot(epochs, own[what], color=look.color, **few)
+    marks: Any = {"marker": look.marker, "markevery": max(1, len(epochs) // 6)}
+    axes.plot(epochs, own[what], color=look.color, **marks)
     for beside, style in zip(_BESIDE.get(what, ()), ("--", ":"), strict=False):
         if beside in own:
-            axes.plot(epochs, own[beside], color=look.color, linestyle=style, **few)
+            axes.plot(epochs, own[beside], color=look.color, linestyle=style)
 
 
 def _limits(axes: Axes, values: list[np.ndarray]) -> None:

@@ -10,14 +10,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ppl_lvm.plots._choose import check_limit
-from ppl_lvm.plots._images import Tiles, Words, draw, tiles_of
+from ppl_lvm.plots._images import tiles_of
+from ppl_lvm.plots._mosaic import Words, draw
 from ppl_lvm.plots._style import styled
 from ppl_lvm.result import Fit
 
 
 @styled
 def plot_samples(
-    fit: Fit, num: int = 64, *, seed: int = 0, mean: bool = True, image_shape: Sequence[int] | None = None
+    fit: Fit, num: int = 60, *, seed: int = 0, mean: bool = True, image_shape: Sequence[int] | None = None
 ) -> Figure:
     """New data: z from the prior, and the mean of p(x | z), or with ``mean=False`` a draw of it.
 
@@ -39,7 +40,7 @@ def plot_samples(
     check_limit("num", num)
     tiles = tiles_of("plot_samples", fit, image_shape)
     found = tiles.of(fit.sample(num, seed=seed, mean=mean))
-    columns = num if tiles.strips else min(num, max(4, math.ceil(math.sqrt(1.4 * num))))
+    columns = num if tiles.strips else _columns(num)
     what = "means of p(x | z)" if mean else "draws of p(x | z)"
     caption = f"{num} new data: z from the prior, {what}."
     words = Words(xlabel="sample", ylabel="feature") if tiles.strips else Words()
@@ -50,10 +51,11 @@ def plot_samples(
 def plot_reconstructions(
     fit: Fit, x: Any = None, *, num: int = 20, columns: int = 10, image_shape: Sequence[int] | None = None
 ) -> Figure:
-    """The first ``num`` data, and below each its reconstruction: the mean of p(x | z) at the mean of q(z | x).
+    """The first ``num`` data, and below each the mean of p(x | z) at its mean of q(z | x).
 
-    ``x`` are data, (n, \\*image); None: the fit's own. Data are shown as the encoder sees them: grey levels of a
-    model that binarises as one draw of zeros and ones. The other arguments are as in :func:`plot_samples`.
+    ``x`` are data, (n, \\*image); None: the fit's own. Data are shown as the encoder sees them: grey levels
+    of a model that binarises as one draw of zeros and ones. The other arguments are as in
+    :func:`plot_samples`.
 
     Raises
     ------
@@ -72,8 +74,15 @@ def plot_reconstructions(
         "Upper rows: data; below each its reconstruction, the mean of p(x | z) at the encoder's mean of z. "
         "Where the lower one is blurred, the latents do not hold the difference."
     )
-    words = Words(rows=["data", "model"] * len(above), xlabel="datum", ylabel=" ")
+    words = Words(rows=["data", "model"] * len(above), xlabel="data in their order")
     return draw(tiles, grid, _title("Reconstructions", fit), caption, words)
+
+
+def _columns(num: int) -> int:
+    """About as many columns as make a picture of 7 to 5, with as few empty places as can be."""
+    wish = math.sqrt(1.4 * num)
+    near = range(max(1, math.floor(0.75 * wish)), math.ceil(1.4 * wish) + 1)
+    return min(near, key=lambda c: (-num % c, abs(c - wish)))
 
 
 def _in_rows(found: np.ndarray, columns: int) -> np.ndarray:
@@ -88,4 +97,4 @@ def _title(what: str, fit: Fit) -> str:
     return f"{what} of {fit.model.describe()}"
 
 
-__all__ = ["Tiles", "plot_reconstructions", "plot_samples"]
+__all__ = ["plot_reconstructions", "plot_samples"]

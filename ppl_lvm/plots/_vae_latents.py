@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ppl_lvm.plots._choose import check_limit
-from ppl_lvm.plots._images import Tiles, Words, draw, tiles_of
+from ppl_lvm.plots._images import Tiles, tiles_of
+from ppl_lvm.plots._mosaic import Words, draw, some_numbers
 from ppl_lvm.plots._style import styled
-from ppl_lvm.plots._text import number
 from ppl_lvm.result import Fit
 
 _MOST_DIMS = 10
@@ -66,91 +66,8 @@ def plot_traversals(
     if len(shown) < q and dims is None:
         caption += f" The {len(shown)} most used of {q}."
     rows = [f"{k}" if spread is None else f"{k} ({spread[k]:.2f})" for k in shown]
-    words = Words(rows, _numbers(steps, num), "value of the latent, in prior sds", "latent dimension")
-    return draw(tiles, _decoded(tiles, z), f"Traversals of {fit.model.describe()}", caption, words)
-
-
-@styled
-def plot_interpolation(
-    fit: Fit, a: Any, b: Any, *, num: int = 9, image_shape: Sequence[int] | None = None
-) -> Figure:
-    """From one datum to another: the line between their means of q(z | x), decoded at ``num`` points.
-
-    ``a`` and ``b`` are data (\\*image), or as many of each (m, \\*image), a row for each pair; they stand at the
-    ends as they are. The other arguments are as in :func:`plot_samples`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`plot_samples`; and for data of another shape, or not as many of each.
-    """
-    if num < 2:
-        raise ValueError(f"num: expected at least 2 points of a line, got {num!r}.")
-    check_limit("num", num)
-    tiles = tiles_of("plot_interpolation", fit, image_shape)
-    first, last = tiles.rows("a", a), tiles.rows("b", b)
-    if len(first) != len(last):
-        raise ValueError(f"a, b: expected as many of each, got {len(first)} and {len(last)}.")
-    ends = [tiles.seen(v) for v in (first, last)]
-    start, stop = (fit.transform(v) for v in ends)
-    share = np.linspace(0, 1, num)
-    z = start[:, None] + share[:, None] * (stop - start)[:, None]
-    left, right = (tiles.of(v)[:, None] for v in ends)
-    grid = np.concatenate([left, _decoded(tiles, z), right], axis=1)
-    caption = (
-        "Between two data, which stand at the ends: the mean of p(x | z) at points of the straight line from "
-        "the encoder's mean of z of the one to that of the other."
-    )
-    columns = ["a", *(f"{s:.2g}" for s in share), "b"]
-    words = Words([str(i) for i in range(len(first))], columns, "share of the way", "pair")
-    return draw(tiles, grid, f"Interpolation by {fit.model.describe()}", caption, words)
-
-
-@styled
-def plot_arithmetic(
-    fit: Fit,
-    x: Any,
-    plus: Any,
-    minus: Any,
-    *,
-    names: tuple[str, str] = ("plus", "minus"),
-    steps: Sequence[float] = (-0.5, 0.0, 0.5, 1.0, 1.5),
-    image_shape: Sequence[int] | None = None,
-) -> Figure:
-    """Data moved along a direction: the mean of one group's latents less that of another's.
-
-    Each row is a datum of ``x`` (\\*image), (m, \\*image), and then the mean of p(x | z) at
-    z = E q(z | x) + s (mean over ``plus`` - mean over ``minus``), for s in ``steps``; s = 0 is the reconstruction.
-
-    Parameters
-    ----------
-    fit, image_shape
-        As in :func:`plot_samples`.
-    x, plus, minus
-        The data to move, and the two groups, (k, \\*image).
-    names
-        What the groups are called.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`plot_samples`; and for data of another shape, or steps that are no finite numbers.
-    """
-    tiles = tiles_of("plot_arithmetic", fit, image_shape)
-    size = np.asarray(steps, dtype=float)
-    if size.ndim != 1 or not size.size or not np.isfinite(size).all():
-        raise ValueError(f"steps: expected finite numbers such as (0, 0.5, 1), got {steps!r}.")
-    groups = [fit.transform(tiles.rows(n, v)).mean(0) for n, v in (("plus", plus), ("minus", minus))]
-    seen = tiles.seen(tiles.rows("x", x))
-    z = fit.transform(seen)[:, None] + size[:, None] * (groups[0] - groups[1])
-    grid = np.concatenate([tiles.of(seen)[:, None], _decoded(tiles, z)], axis=1)
-    caption = (
-        f"Data, and beside each the mean of p(x | z) with s times the direction added to its latents. Direction: "
-        f"mean latents of \u201c{names[0]}\u201d less those of \u201c{names[1]}\u201d."
-    )
-    columns = ["datum", *_numbers(size, len(size))]
-    words = Words([str(i) for i in range(len(seen))], columns, "s", "datum")
-    return draw(tiles, grid, f"Latent arithmetic: {names[0]} \u2212 {names[1]}", caption, words)
+    words = Words(rows, some_numbers(steps, num), "value of the latent, in prior sds", "latent")
+    return draw(tiles, tiles.decoded(z), f"Traversals of {fit.model.describe()}", caption, words)
 
 
 @styled
@@ -163,7 +80,8 @@ def plot_manifold(
 ) -> Figure:
     """The decoded plane of two latents: a grid at quantiles of their normal prior.
 
-    The quantiles are those of (i + 1/2) / ``num``, so that each picture stands for the same share of the prior.
+    The quantiles are those of (i + 1/2) / ``num``, so that each picture stands for the same share of the
+    prior.
 
     Parameters
     ----------
@@ -192,8 +110,10 @@ def plot_manifold(
         "Mean of p(x | z) on a grid of two latents, at equally spaced quantiles of their normal prior: each "
         f"picture stands for the same share of it.{others}"
     )
-    words = Words(_numbers(at[::-1], 7), _numbers(at, 7), f"latent {i}, in prior sds", f"latent {j}")
-    return draw(tiles, _decoded(tiles, z), f"Manifold of {fit.model.describe()}", caption, words, gap=0)
+    words = Words(some_numbers(at[::-1], 7), some_numbers(at, 7), f"latent {i}, in prior sds", f"latent {j}")
+    found = tiles.decoded(z)
+    gap = 0 if min(found.shape[2:4]) > 16 else None  # small images have no margin of their own
+    return draw(tiles, found, f"Manifold of {fit.model.describe()}", caption, words, gap=gap)
 
 
 # ---- helpers -------------------------------------------------------------------------------------
@@ -241,24 +161,9 @@ def _single(tiles: Tiles, name: str, x: Any) -> np.ndarray:
     return rows
 
 
-def _decoded(tiles: Tiles, z: np.ndarray) -> np.ndarray:
-    """Means of p(x | z) at z (rows, columns, q), as tiles (rows, columns, h, w[, 3])."""
-    found = tiles.of(tiles.fit.inverse_transform(z.reshape(-1, z.shape[-1])))
-    return found.reshape(*z.shape[:2], *found.shape[1:])
-
-
-def _numbers(values: np.ndarray, most: int) -> list[str]:
-    """Tick labels, at most about ``most`` of them, the others empty."""
-    every = -(-len(values) // most)
-    first = (len(values) - 1) % every // 2
-    return [number(round(float(v), 2)) if (i - first) % every == 0 else "" for i, v in enumerate(values)]
-
-
 __all__ = [
     "check_dims",
     "latent_dim",
-    "plot_arithmetic",
-    "plot_interpolation",
     "plot_manifold",
     "plot_traversals",
     "spread_of",
