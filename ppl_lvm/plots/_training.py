@@ -51,11 +51,11 @@ def plot_training(fits: Fit | Mapping[str, Fit]) -> Figure:
     shown = [p for p in _PANELS if p in _NATS or any(np.ptp(c[p]) > 0 for c in curves.values() if p in c)]
     caption = "By epoch, in nats per datum: the bound is the log likelihood term less the KL term."
     if any("alpha" in vars(f.engine.objective) for f in named.values() if hasattr(f.engine, "objective")):
-        caption = "By epoch, in nats per datum. An importance-weighted bound lies above the difference of the terms."
+        caption = "By epoch, in nats per datum. An importance-weighted bound is above the terms' difference."
     figure = blank("Training", caption, 2.1 * -(-len(shown) // 3) + 0.2, legend=_legend(curves, look))
     for what, axes in zip(shown, panels(figure, len(shown), 3), strict=True):
         for name, own in curves.items():
-            _line(axes, own, what, look[name])
+            _line(axes, own, what, look[name], marked=len(curves) > 1)
         _limits(axes, [v[k] for v in curves.values() for k in (what, *_BESIDE.get(what, ())) if k in v])
         axes.set_title(_PANELS[what])
         axes.set_ylabel("nats per datum" if what in _NATS else _PANELS[what])
@@ -93,11 +93,12 @@ def _legend(curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, Look]) -
     return every
 
 
-def _line(axes: Axes, own: Mapping[str, np.ndarray], what: str, look: Look) -> None:
+def _line(axes: Axes, own: Mapping[str, np.ndarray], what: str, look: Look, *, marked: bool) -> None:
     if what not in own:
         return
     epochs = np.arange(1, len(own[what]) + 1)
-    marks: Any = {"marker": look.marker, "markevery": max(1, len(epochs) // 6)}
+    few = len(epochs) < 8
+    marks: Any = {"marker": look.marker, "markevery": max(1, len(epochs) // 6)} if marked or few else {}
     axes.plot(epochs, own[what], color=look.color, **marks)
     for beside, style in zip(_BESIDE.get(what, ()), ("--", ":"), strict=False):
         if beside in own:
