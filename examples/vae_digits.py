@@ -58,7 +58,7 @@ def print_bounds(fits: dict[str, lvm.Fit], test: np.ndarray) -> None:
     """Lower bounds of the test data: the ELBO, and IWAE bounds, tighter with more particles."""
     rows = {}
     for name, fit in fits.items():
-        elbo = fit.encode(test, num_draws=10).evidence
+        elbo = fit.encode(test, num_draws=50).evidence
         rows[name, "ELBO"] = {"log p(x) at least": elbo.nats, "error": elbo.std_error}
         for particles in (5, 50, 500):
             found = fit.log_predictive(test, num_particles=particles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,8 +69,18 @@ def draw(
         image = axes.imshow(np.ma.masked_invalid(picture), cmap=scale.cmap, norm=scale.norm, **style)
         bar = figure.add_axes(place.bar(figure), label="<colorbar>")
         figure.colorbar(image, cax=bar, label=scale.label, ticks=scale.ticks)
+    columns = _thinned(words.columns, place.width / grid.shape[1])
+    words = dataclasses.replace(words, columns=columns)
     _label(axes, words, (height + gaps[0], width + gaps[1]), (height, width))
     return figure
+
+
+def _thinned(labels: Sequence[str], room: float) -> Sequence[str]:
+    """As many labels as fit side by side, each in ``room`` inches; the middle one stays."""
+    widest = max((text_width(t) for t in labels), default=0.0)
+    every = max(1, math.ceil((widest + 0.06) / room)) if labels else 1
+    middle = (len(labels) - 1) // 2
+    return [t if (i - middle) % every == 0 else "" for i, t in enumerate(labels)]
 
 
 @dataclass(frozen=True)
