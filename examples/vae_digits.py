@@ -28,7 +28,7 @@ def main() -> None:
     x = (images / 16).astype(np.float32)
     train, test, digits = x[:TRAINING], x[TRAINING:], labels[:TRAINING]
     print(f"Data: {len(x)} digits of 8 x 8 grey levels, {len(train)} for training")
-    epochs = 8 if options.quick else 200
+    epochs = 8 if options.quick else 150
     warm = ELBO(beta=Annealing(num_epochs=epochs // 4))
     vae = lvm.fit(model(8), train, SVI(objective=warm, **settings(epochs)))
     iwae = lvm.fit(model(8), train, SVI(objective=Renyi(num_particles=10), **settings(epochs)))
