@@ -48,7 +48,8 @@ SHORT = {
 # Those that need a file that the user has, and their pictures.
 FROM_FILES = {
     "vae_mnist": {f"mnist_{name}" for name in (
-        "training", "samples", "reconstructions", "traversals", "interpolation", "arithmetic", "manifold", "latents",
+        "training", "samples", "reconstructions", "traversals", "interpolation", "arithmetic", "manifold",
+        "latents",
     )},
 }  # fmt: skip
 

@@ -18,6 +18,8 @@ from ppl_lvm.predictive import observed_values, problem_at
 from ppl_lvm.result import Fit
 
 Shape = tuple[int, ...]
+_LINE = "#aab2bb"
+"""Between rows of cells whose own shades are pale around zero."""
 _UNIT = ("bernoulli", "continuous_bernoulli")
 _MEANS = {
     "bernoulli": "probability of a 1",
@@ -160,7 +162,7 @@ def shades_of(tiles: Tiles, shown: np.ndarray, *, draws: bool = False) -> Shades
         high = low + 1.0
     if tiles.strips and low < 0 < high:
         far = max(-low, high)
-        return Shades(_with_gaps(colormaps["RdBu_r"]), TwoSlopeNorm(0.0, -far, far), label)
+        return Shades(_with_gaps(colormaps["RdBu_r"], _LINE), TwoSlopeNorm(0.0, -far, far), label)
     return Shades(_with_gaps(colormaps["gray_r"]), Normalize(low, high), label)
 
 
@@ -171,8 +173,8 @@ def _categories(count: int, label: str) -> Shades:
     return Shades(_with_gaps(ListedColormap(colours)), norm, label, np.arange(0, count, every))
 
 
-def _with_gaps(cmap: Colormap) -> Colormap:
-    return cmap.with_extremes(bad=SHADE)
+def _with_gaps(cmap: Colormap, colour: str = SHADE) -> Colormap:
+    return cmap.with_extremes(bad=colour)
 
 
 __all__ = ["Shades", "Shape", "Tiles", "shades_of", "tiles_of"]

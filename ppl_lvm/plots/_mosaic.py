@@ -68,7 +68,7 @@ def draw(
     else:
         image = axes.imshow(np.ma.masked_invalid(picture), cmap=scale.cmap, norm=scale.norm, **style)
         bar = figure.add_axes(place.bar(figure), label="<colorbar>")
-        figure.colorbar(image, cax=bar, label=scale.label, ticks=scale.ticks)
+        figure.colorbar(image, cax=bar, label=scale.label, ticks=scale.ticks).minorticks_off()
     columns = _thinned(words.columns, place.width / grid.shape[1])
     words = dataclasses.replace(words, columns=columns)
     _label(axes, words, (height + gaps[0], width + gaps[1]), (height, width))
