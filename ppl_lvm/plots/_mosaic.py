@@ -77,10 +77,12 @@ def draw(
 
 def _thinned(labels: Sequence[str], room: float) -> Sequence[str]:
     """As many labels as fit side by side, each in ``room`` inches; the middle one stays."""
+    if "" in labels:  # chosen already
+        return tuple(labels)
     widest = max((text_width(t) for t in labels), default=0.0)
-    every = max(1, math.ceil((widest + 0.06) / room)) if labels else 1
+    every = max(1, math.ceil((widest + 0.06) / room))
     middle = (len(labels) - 1) // 2
-    return [t if (i - middle) % every == 0 else "" for i, t in enumerate(labels)]
+    return tuple(t if (i - middle) % every == 0 else "" for i, t in enumerate(labels))
 
 
 @dataclass(frozen=True)
