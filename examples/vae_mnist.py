@@ -1,4 +1,4 @@
-"""A convolutional variational autoencoder of MNIST, from files that you have.
+"""A variational autoencoder of MNIST, from files that you have.
 
     python examples/vae_mnist.py --mnist mnist.npz --out out/examples
 
@@ -59,12 +59,12 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a short run on few images")
     parser.add_argument("--bundled", action="store_true", help="do not look for a file")
     parser.add_argument("--epochs", type=int, help="passes over the training images")
-    parser.add_argument("--dense", action="store_true", help="dense layers instead of convolutions")
+    parser.add_argument("--conv", action="store_true", help="convolutions: many times slower without a GPU")
     return parser.parse_args()
 
 
 def model(latent_dim: int, options: argparse.Namespace) -> models.VAE:
-    net: Any = networks.MLP((400,)) if options.dense else networks.Conv((16, 32), hidden=(128,))
+    net: Any = networks.Conv((16, 32), hidden=(128,)) if options.conv else networks.MLP((400,))
     return models.VAE(latent_dim=latent_dim, encoder=net, decoder=net, binarise=True)
 
 
