@@ -64,7 +64,7 @@ def encode(fit: Fit, data: Any, *, num_draws: int = 1000, seed: int = 0, block: 
     Its evidence is the ELBO of these data. For a single datum ``sample_stats`` holds log p and log q, from
     which k-hat comes; the group ``per_datum`` has k-hat and effective sizes of each datum's own weights.
     """
-    _check_count("num_draws", num_draws, least=10)
+    _check_count("num_draws", num_draws, least=25)  # k-hat takes its tail from a fifth of them
     held = condition(fit.model, fit)
     if data is None and fit.problem is None:
         raise ValueError("data: this fit was loaded without its data; pass the data to encode.")

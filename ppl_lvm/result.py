@@ -242,6 +242,20 @@ class Fit:
 
         return save(self, path, data=data)
 
+    def to_html(
+        self, path: str | Path, *, data: Any = None, labels: Any = None, image_shape: Any = None
+    ) -> Path:
+        """Write the fit's report, one self-contained page; returns its path.
+
+        Models with networks (a VAE): training, samples, reconstructions and walks through latent space, at
+        ``data`` (None: the fit's own), whose ``labels`` colour the latents and name directions;
+        ``image_shape`` (h, w) or (c, h, w) draws flat vectors as images. Other fits: the report of
+        :func:`ppl_lvm.compare`.
+        """
+        from ppl_lvm.report._single import write_fit_report
+
+        return write_fit_report(self, path, data=data, labels=labels, image_shape=image_shape)
+
     def __repr__(self) -> str:
         lines = [
             f"Fit of {self.model.describe()} by {type(self.engine).__name__} on {self.backend}",

@@ -37,7 +37,21 @@ SHORT = {
     ),
     "word_clusters": (("digits", "agreement with the groups", "clusters by BIC"), {"word_clusters"}),
     "chorales_hmm": (("digits", "Log likelihood per time step"), {"chorales_heldout", "chorales_states"}),
-}
+    "vae_digits": (
+        ("digits", "Test data, nats per image", "Latents of the test data", "vae_digits.html"),
+        {f"vae_{name}" for name in (
+            "training", "samples", "reconstructions", "traversals", "interpolation", "arithmetic", "manifold",
+            "latents",
+        )},
+    ),
+}  # fmt: skip
+# Those that need a file that the user has, and their pictures.
+FROM_FILES = {
+    "vae_mnist": {f"mnist_{name}" for name in (
+        "training", "samples", "reconstructions", "traversals", "interpolation", "arithmetic", "manifold",
+        "latents",
+    )},
+}  # fmt: skip
 
 
 def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -75,13 +89,41 @@ def test_an_example_runs_on_bundled_data(name: str, tmp_path: Path) -> None:
 
 def test_every_example_is_in_the_table_and_on_the_page() -> None:
     scripts = {path.stem for path in EXAMPLES.glob("[!_]*.py")} - {"iris_mixture"}
-    assert scripts == set(SHORT)
+    assert scripts == {*SHORT, *FROM_FILES}
     page = (REPO / "docs" / "examples.md").read_text("utf-8")
+    models = "".join(p.read_text("utf-8") for p in (REPO / "docs" / "models").glob("*.md"))
+    for name in FROM_FILES:
+        assert f"examples/{name}.py" in page
     for name, (_, pictures) in SHORT.items():
         assert f"examples/{name}.py" in page
         for picture in pictures:
-            assert f"images/{picture}.png" in page
+            assert f"images/{picture}.png" in page + models
             assert (REPO / "docs" / "images" / f"{picture}.png").stat().st_size < 120_000
+
+
+def test_mnist_that_is_absent_is_asked_for_in_words(tmp_path: Path) -> None:
+    done = run("vae_mnist", "--bundled", "--out", str(tmp_path))
+    assert done.returncode == 1
+    for word in ("--mnist", "mnist.npz", "train-images-idx3-ubyte", "PPL_LVM_DATA"):
+        assert word in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.slow
+def test_mnist_from_a_file_that_the_user_has(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    enlarged = np.kron(found.images, np.ones((1, 2, 2)))  # (n, 16, 16)
+    x = np.clip(enlarged * 16, 0, 255).astype(np.uint8)
+    labels = found.target
+    arrays = {"x_train": x[:1500], "y_train": labels[:1500], "x_test": x[1500:], "y_test": labels[1500:]}
+    np.savez(tmp_path / "set.npz", **arrays)
+    done = run("vae_mnist", "--quick", "--mnist", str(tmp_path / "set.npz"), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Data: 1000 images of 16 x 16" in done.stdout
+    assert "Test images, nats per image" in done.stdout
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == FROM_FILES["vae_mnist"]
 
 
 @pytest.fixture

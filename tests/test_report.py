@@ -557,7 +557,7 @@ def test_a_planted_error_is_heard(browser: str, written: dict[str, Path], tmp_pa
 
 def test_templates_are_part_of_the_package() -> None:
     folder = Path(lvm.__file__).parent / "report" / "templates"
-    assert {p.name for p in folder.iterdir()} == {"page.html", "page.js", "style.css"}
+    assert {p.name for p in folder.iterdir()} == {"page.html", "page.js", "style.css", "vae.html"}
 
 
 def test_rendering_needs_no_fit_to_be_changed(comparisons: dict[str, lvm.Comparison], tmp_path: Path) -> None:

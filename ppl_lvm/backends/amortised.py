@@ -51,7 +51,9 @@ class Bounds(NamedTuple):
         """From log sum w and log sum w^2 of ``num`` weights raised to ``power``."""
         value = (first - math.log(num)) / power
         ess = np.exp(2 * first - second)
-        spread = np.maximum(num / ess - 1, 0.0) / max(num - 1, 1)  # variance of the mean over its square
+        if num == 1:  # one draw says nothing of its error
+            return cls(value, np.full_like(value, np.nan), ess)
+        spread = np.maximum(num / ess - 1, 0.0) / (num - 1)  # variance of the mean over its square
         return cls(value, np.sqrt(spread) / abs(power), ess)
 
 

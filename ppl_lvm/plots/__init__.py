@@ -10,27 +10,39 @@ from ppl_lvm.plots._comparison import plot_comparison
 from ppl_lvm.plots._data import plot_check, plot_clusters
 from ppl_lvm.plots._draws import plot_khat, plot_rank, plot_trace
 from ppl_lvm.plots._evidence import plot_ladder
-from ppl_lvm.plots._factors import plot_dimension, plot_latents, plot_loadings
+from ppl_lvm.plots._factors import plot_dimension, plot_loadings
+from ppl_lvm.plots._latents import plot_latents
 from ppl_lvm.plots._marginals import plot_marginals
 from ppl_lvm.plots._runs import plot_evidence, plot_loss
 from ppl_lvm.plots._sequences import plot_states
+from ppl_lvm.plots._training import plot_training
+from ppl_lvm.plots._vae_data import plot_reconstructions, plot_samples
+from ppl_lvm.plots._vae_latents import plot_manifold, plot_traversals
+from ppl_lvm.plots._vae_lines import plot_arithmetic, plot_interpolation
 from ppl_lvm.plots._verdicts import plot_verdicts
 
 __all__ = [
+    "plot_arithmetic",
     "plot_calibration",
     "plot_check",
     "plot_clusters",
     "plot_comparison",
     "plot_dimension",
     "plot_evidence",
+    "plot_interpolation",
     "plot_khat",
     "plot_ladder",
     "plot_latents",
     "plot_loadings",
     "plot_loss",
+    "plot_manifold",
     "plot_marginals",
     "plot_rank",
+    "plot_reconstructions",
+    "plot_samples",
     "plot_states",
     "plot_trace",
+    "plot_training",
+    "plot_traversals",
     "plot_verdicts",
 ]

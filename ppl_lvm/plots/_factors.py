@@ -1,12 +1,10 @@
-"""Pictures of factor models: loadings, latent positions with uncertainty, the choice of dimension."""
+"""Pictures of factor models: loadings, and the choice of dimension."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.collections import EllipseCollection
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -101,77 +99,6 @@ def _names(fit: Fit, dim: str, size: int) -> list[str]:
     return [str(v) for v in found]
 
 
-@styled
-def plot_latents(fit: Fit, data: Any = None, *, labels: Any = None, dims: tuple[int, int] = (0, 1)) -> Figure:
-    """Posterior means of the latent positions of the rows, with ellipses of one posterior sd.
-
-    Parameters
-    ----------
-    fit, data
-        A fit whose model has continuous latents, and the rows to place (None: its own).
-    labels
-        A class for each row, for colours and markers.
-    dims
-        Which two factors; with one latent dimension the rows' order is the horizontal axis.
-
-    Raises
-    ------
-    ValueError
-        For unknown dims, or labels of another length.
-    """
-    mean, sd = fit.transform(data, return_std=True)
-    if max(dims) >= mean.shape[1] and mean.shape[1] > 1:
-        raise ValueError(f"dims: expected two of 0..{mean.shape[1] - 1}, got {dims}.")
-    classes = np.zeros(len(mean), dtype=int) if labels is None else np.asarray(labels)
-    if len(classes) != len(mean):
-        raise ValueError(f"labels: expected {len(mean)} (one per row), got {len(classes)}.")
-    x, y, sx, sy = _positions(mean, sd, dims)
-    known = list(dict.fromkeys(classes.tolist())) if labels is None else sorted(set(classes.tolist()))
-    look = looks(known)
-    legend = [(key(look[c], line=False), f"{plain(str(c))} ({(classes == c).sum()} rows)") for c in known]
-    title = f"Latent positions by {type(fit.engine).__name__} on {fit.backend}"
-    caption = "Each mark is a row: its posterior mean; the ellipse spans one posterior sd in each direction."
-    figure = blank(title, caption, 4.2, width=6.4, legend=legend if labels is not None else ())
-    axes = figure.add_subplot()
-    many = len(mean) > 2000
-    for c in known:
-        own = classes == c
-        if not many:
-            ends = [np.column_stack([x[own] + sign * sx[own], y[own] + sign * sy[own]]) for sign in (-1, 1)]
-            axes.update_datalim(np.concatenate(ends))  # autoscale sees the centres of ellipses only
-            axes.add_collection(_ellipses(axes, x[own], y[own], sx[own], sy[own], look[c].color))
-        axes.scatter(
-            x[own], y[own], s=6 if many else 16, color=look[c].color, marker=look[c].marker, linewidths=0
-        )
-    axes.autoscale_view()
-    one = mean.shape[1] == 1
-    axes.set_xlabel("row" if one else f"factor {dims[0]}, in prior sds")
-    axes.set_ylabel(f"factor {0 if one else dims[1]}, in prior sds")
-    return figure
-
-
-def _positions(mean: np.ndarray, sd: np.ndarray, dims: Sequence[int]) -> tuple[np.ndarray, ...]:
-    if mean.shape[1] == 1:
-        return np.arange(len(mean), dtype=float), mean[:, 0], np.full(len(mean), 0.35), sd[:, 0]
-    a, b = dims
-    return mean[:, a], mean[:, b], sd[:, a], sd[:, b]
-
-
-def _ellipses(axes: Any, x: np.ndarray, y: np.ndarray, sx: np.ndarray, sy: np.ndarray, color: str) -> Any:
-    return EllipseCollection(
-        2 * sx,
-        2 * sy,
-        np.zeros(len(x)),
-        units="xy",
-        offsets=np.column_stack([x, y]),
-        offset_transform=axes.transData,
-        facecolors="none",
-        edgecolors=color,
-        alpha=float(np.clip(40 / len(x), 0.12, 0.4)),
-        linewidths=0.8,
-    )
-
-
 _CRITERIA = {
     "bic": "BIC",
     "aic": "AIC",
@@ -218,4 +145,4 @@ def plot_dimension(choice: DimensionChoice) -> Figure:
     return figure
 
 
-__all__ = ["plot_dimension", "plot_latents", "plot_loadings"]
+__all__ = ["plot_dimension", "plot_loadings"]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -175,8 +176,7 @@ def _head_text(figure: Figure, x: float, y: float, lines: list[str], **settings:
 def _columns(labels: Sequence[str], width: float) -> int:
     """The most columns whose widest labels fit side by side."""
     for columns in range(len(labels), 1, -1):
-        rows = math.ceil(len(labels) / columns)
-        parts = [labels[i * rows : (i + 1) * rows] for i in range(columns)]
+        parts = np.array_split(np.array(labels), columns)  # as matplotlib divides them
         if sum(max((text_width(t) for t in part), default=0.0) + _HANDLE for part in parts) <= width:
             return columns
     return 1
