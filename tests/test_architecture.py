@@ -36,7 +36,7 @@ RESULTS = {
 }
 DOWNSTREAM = RESULTS | PICTURES | {"diagnostics"}
 UPSTREAM = {"data", "emissions", "core", "result", "fitting", "backends", "models", "engines"}
-UPSTREAM |= {"relabel", "rotation", "symmetry", "translation"}
+UPSTREAM |= {"relabel", "rotation", "symmetry", "translation", "families"}
 ALL = UPSTREAM | DOWNSTREAM | {"progress"}
 
 # An area is the first part of a file's path: a module, or a folder. What each may not import from ours.
@@ -46,6 +46,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "data": ALL,
     "emissions": ALL - {"data", "emissions"},
     "core": ALL - {"data", "emissions"},
+    "families": ALL,
     "result": ALL - {"data", "emissions", "core"},
     "fitting": {"models", "engines"} | DOWNSTREAM,
     "backends": {"result", "fitting", "models", "engines"} | DOWNSTREAM,

@@ -1,4 +1,4 @@
-"""Guides of the JAX side: Gaussian families on unconstrained space, and NumPyro guide programs.
+"""Guides of the JAX side: the named families on unconstrained space, and NumPyro guide programs.
 
 Each offers ``init(key)``, ``draw(params, key, data)`` -> (z, log q) in unconstrained space and
 ``log_prob(params, z, data)``; all are pure, so that they can be vmapped over particles. ``log q`` is a
@@ -17,9 +17,11 @@ import numpy as np
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
+from ppl_lvm.backends._jax_flows import flow_parts
 from ppl_lvm.backends._numpyro import split_arguments
 from ppl_lvm.backends.density import Density, Tree
 from ppl_lvm.core import Problem
+from ppl_lvm.families import Flow, LowRank, family_of
 
 _START_SCALE = 0.1
 
@@ -40,24 +42,30 @@ class Guide(NamedTuple):
 def build_guide(
     problem: Problem, density: Density, spec: Any, start: Mapping[str, np.ndarray], point: Any
 ) -> Guide:
-    """The guide that a setting asks for; ``point`` (size,) is where a Gaussian family is centred."""
+    """The guide that a setting asks for; ``point`` (size,) is where a family starts.
+
+    ``"mode"`` is a point that seeks the mode of the unconstrained density (the first part of ``"laplace"``).
+    """
     twin = problem.model.numpyro
     own = (twin.guide if twin is not None else None) if spec is None else spec
     if callable(own):
         return _program_guide(problem, density, own, start)
-    if own in (None, "mean_field"):
+    family = family_of(own)
+    if isinstance(family, Flow):
+        return _flow(density, point, family)
+    if family in ("delta", "mode"):
+        return _point(density, point, jacobian=family == "mode")
+    if family == "mean_field":
         return _mean_field(density, point)
-    return _gaussian(density, point, rank=None if own == "full_rank" else _rank(density.size))
+    if family == "pathfinder":
+        return _mixture(density)
+    rank = family.rank_for(density.size) if isinstance(family, LowRank) else None
+    return _gaussian(density, point, rank)  # a Laplace approximation is a full-rank one, found otherwise
 
 
 def guide_key(problem: Problem, spec: Any) -> Any:
     """What identifies a guide's structure among those of one density, for reuse of compiled functions."""
     return spec if spec is not None else ("own", problem.model.cache_key)
-
-
-def _rank(size: int) -> int:
-    """Pyro's rule for a low-rank Gaussian."""
-    return max(1, round(size**0.5))
 
 
 def _standard_log_prob(noise: Any) -> Any:
@@ -114,6 +122,67 @@ def _gaussian(density: Density, point: Any, rank: int | None) -> Guide:
         gap = density.flatten(z) - params["loc"]
         noise = jax.scipy.linalg.solve_triangular(root, gap, lower=True)
         return _standard_log_prob(noise) - jnp.log(jnp.diag(root)).sum()
+
+    return Guide(init, draw, log_prob, _identity, _identity)
+
+
+def _flow(density: Density, point: Any, settings: Flow) -> Guide:
+    flow = flow_parts(density.size, settings, point, _START_SCALE)
+
+    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, tuple[Any, Any | None]]:
+        noise = jax.random.normal(key, (density.size,), point.dtype)
+        flat, log_det = flow.forward(params, noise)
+        return density.unflatten(flat), (_standard_log_prob(noise) - log_det, None)
+
+    def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
+        noise, log_det = flow.inverse(params, density.flatten(z))
+        return _standard_log_prob(noise) + log_det
+
+    return Guide(flow.init, draw, log_prob, _identity, _identity)
+
+
+def _mixture(density: Density) -> Guide:
+    """Equal parts of Gaussians with ``loc`` (k, size) and Cholesky factors ``tril`` (k, size, size)."""
+
+    def init(key: Any) -> Tree:
+        raise ValueError("guide: a mixture of Gaussians is made by Pathfinder, and not trained.")
+
+    def at(params: Tree, flat: Any) -> Any:
+        def one(loc: Any, tril: Any) -> Any:
+            noise = jax.scipy.linalg.solve_triangular(tril, flat - loc, lower=True)
+            return _standard_log_prob(noise) - jnp.log(jnp.diag(tril)).sum()
+
+        each = jax.vmap(one)(params["loc"], params["tril"])
+        return jax.scipy.special.logsumexp(each) - np.log(len(each))
+
+    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, tuple[Any, Any | None]]:
+        which, noisy = jax.random.split(key)
+        part = jax.random.randint(which, (), 0, len(params["loc"]))
+        noise = jax.random.normal(noisy, params["loc"].shape[1:], params["loc"].dtype)
+        flat = params["loc"][part] + params["tril"][part] @ noise
+        return density.unflatten(flat), (at(params, flat), None)
+
+    def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
+        return at(params, density.flatten(z))
+
+    return Guide(init, draw, log_prob, _identity, _identity)
+
+
+def _point(density: Density, point: Any, *, jacobian: bool) -> Guide:
+    """A point, whose bound is the log density there: of the unconstrained values, or of the constrained ones.
+
+    Without ``jacobian`` log q is the Jacobian, which takes it out of the bound."""
+
+    def init(key: Any) -> Tree:
+        del key
+        return {"loc": point}
+
+    def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, tuple[Any, Any | None]]:
+        z = density.unflatten(params["loc"])
+        return z, (jnp.zeros((), point.dtype) if jacobian else density.log_jacobian(z, data, {}), None)
+
+    def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
+        raise ValueError("guide: a point ('delta') has no density; use a family that has a spread.")
 
     return Guide(init, draw, log_prob, _identity, _identity)
 
