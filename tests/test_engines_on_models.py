@@ -36,6 +36,9 @@ def test_the_lists_are_not_empty() -> None:
         "NUTS",
         "SMC",
         "AIS",
+        "MAP",
+        "Laplace",
+        "Pathfinder",
     }
 
 

@@ -21,6 +21,7 @@ from ppl_lvm.engines._convergence import symmetrised_log_q
 from ppl_lvm.engines._jax_start import start_points
 from ppl_lvm.engines._jax_weights import guide_functions
 from ppl_lvm.engines.importance import weighted_fit
+from ppl_lvm.progress import bar
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def paths_and_draws(engine: Pathfinder, problem: Problem, run: Run, params: dict
         keys = jax.random.split(jax.random.key(run.word(31)), engine.num_paths)
         settings = (engine.max_iter, engine.history, engine.num_elbo_draws)
         follow = cached(("pathfinder", density.key, settings), lambda: _compile(engine, density))
-        found = [np.asarray(v) for v in follow(points, keys, data, held)]
+        with bar(engine.num_paths, "Pathfinder", run.progress) as tick:
+            found = [np.asarray(v) for v in follow(points, keys, data, held)]
+            tick(engine.num_paths)
         gaussians, elbo = _usable(*found)
         guide = build_guide(problem, density, "pathfinder", {}, points[0])
         functions = guide_functions("pathfinder", density, guide, data, held)

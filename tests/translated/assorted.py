@@ -1,4 +1,4 @@
-"""Longer programs as people write them: correlated varying effects, ODEs by RK4, filters, change points, copulas."""
+"""Longer programs as people write them: varying effects, ODEs by RK4, filters, change points, copulas."""
 
 from __future__ import annotations
 
