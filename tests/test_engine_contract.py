@@ -540,8 +540,8 @@ def test_the_fit_says_what_was_done(name: str) -> None:
 @pytest.mark.parametrize("name", TINY_ENGINES)
 def test_evidence_says_its_kind_and_error(name: str) -> None:
     evidence, engine = tiny_fit(name).evidence, TINY_ENGINES[name]
-    kinds = {EM: None, NUTS: None, SVI: "lower_bound"}
-    kinds |= dict.fromkeys((ImportanceSampling, SMC, AIS), "estimate")
+    kinds = {EM: None, MAP: None, NUTS: None, SVI: "lower_bound", Laplace: "lower_bound"}
+    kinds |= dict.fromkeys((ImportanceSampling, Pathfinder, SMC, AIS), "estimate")
     if kinds[type(engine)] is None:
         assert evidence is None
         return

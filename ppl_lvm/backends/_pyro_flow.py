@@ -11,7 +11,7 @@ import torch
 from pyro.distributions import constraints
 from pyro.distributions import transforms as T
 from pyro.infer.autoguide import AutoContinuous
-from pyro.nn import DenseNN, PyroParam
+from pyro.nn import AutoRegressiveNN, DenseNN, PyroParam
 
 from ppl_lvm.families import SPLINE_BOUND, Flow
 
@@ -54,9 +54,12 @@ class AutoFlow(AutoContinuous):
 
 def _autoregressive(size: int, settings: Flow) -> Any:
     width = settings.width_for(size)
-    layer = T.affine_autoregressive(size, hidden_dims=[width, width])
-    _shrink(layer.arn.layers[-1])
-    return layer
+    # an order of the coordinates that is drawn, as Pyro does by itself, would be another one after loading
+    network = AutoRegressiveNN(
+        size, [width, width], permutation=torch.arange(size), nonlinearity=torch.nn.ELU()
+    )
+    _shrink(network.layers[-1])
+    return T.AffineAutoregressive(network)
 
 
 def _spline(size: int, settings: Flow) -> Any:

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 from jax import lax
 
-from ppl_lvm.backends._jax_guides import Guide, build_guide, guide_key
+from ppl_lvm.backends._jax_guide import Guide
+from ppl_lvm.backends._jax_guides import build_guide, guide_key
 from ppl_lvm.backends._jax_surface import JaxSurface
 from ppl_lvm.backends._numpyro import cached, density_of
 from ppl_lvm.backends.density import Density

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+_MOST_POLISHED = 500
+
 
 class Surface(Protocol):
     """A log density of unconstrained coordinates (size,)."""
@@ -73,8 +75,10 @@ def find_mode(
 
 
 def polished(surface: Surface, point: np.ndarray, value: float, rounds: int = 3) -> tuple[np.ndarray, float]:
-    """Newton's steps where they gain: L-BFGS stops when the value no longer shows the error of the point."""
-    for _ in range(rounds):
+    """Newton's steps where they gain: L-BFGS stops when the value no longer shows the error of the point.
+
+    Left out beyond ``_MOST_POLISHED`` coordinates, where a Hessian is large."""
+    for _ in range(rounds if surface.size <= _MOST_POLISHED else 0):
         slope = surface.value_and_gradient(point)[1]
         try:
             moved = point - np.linalg.solve(surface.hessian(point), slope)

@@ -25,7 +25,7 @@ def _radon() -> dict[str, Any]:
     }
 
 
-@zoo(_radon, "radon: intercepts and slopes correlated over counties by an LKJ factor, a predictor by county")
+@zoo(_radon, "radon: intercepts and slopes correlated over counties by an LKJ factor", quick=False)
 def radon(floor: Any, county: Any, uranium: Any, y: Any) -> None:
     num = len(uranium)
     gamma = pyro.sample("gamma", dist.Normal(torch.zeros(2, 2), 1.0).to_event(2))
@@ -51,7 +51,7 @@ def _rates(state: Any, theta: Any) -> Any:
     return torch.stack([(alpha - beta * v) * u, (-gamma + delta * u) * v], -1)
 
 
-@zoo(_pelts, "Lotka and Volterra by fixed steps of RK4 in two nested loops, log-normal noise")
+@zoo(_pelts, "Lotka and Volterra by fixed steps of RK4 in two nested loops, log-normal noise", quick=False)
 def lotka_volterra(y: Any, start: Any, substeps: int = 3) -> None:
     loc = torch.tensor([1.0, 0.05, 1.0, 0.05]).log()
     theta = pyro.sample("theta", dist.LogNormal(loc, 0.3).to_event(1))
@@ -114,7 +114,12 @@ def hilbert_gp(x: Any, y: Any, num_basis: int = 6, edge: float = 1.5) -> None:
         pyro.sample("obs", dist.Poisson((level + field).exp()), obs=y)
 
 
-@zoo(_curve, "a GP on inducing points: Cholesky, triangular solve, low-rank normal with the exact diagonal")
+@zoo(
+    _curve,
+    "a GP on inducing points: Cholesky, triangular solve, low-rank normal with the exact diagonal",
+    by_datum=False,
+    quick=False,
+)
 def inducing_gp(x: Any, y: Any) -> None:
     length = pyro.sample("length", dist.LogNormal(-1.0, 0.3))
     variance = pyro.sample("variance", dist.HalfNormal(2.0))
@@ -235,6 +240,7 @@ def _river() -> dict[str, Any]:
     _river,
     "a local linear trend by a Kalman filter of 2 x 2 matrices in a loop, missing rows by torch.where",
     by_datum=False,
+    quick=False,
 )
 def kalman_trend(y: Any, seen: Any) -> None:
     sds = pyro.sample("sds", dist.HalfNormal(torch.ones(3)).to_event(1))
@@ -270,7 +276,7 @@ def change_point(y: Any) -> None:
     when = pyro.sample("when", dist.Categorical(torch.ones(len(y)) / len(y)))
     years = torch.arange(len(y))
     with pyro.plate("years", len(y)):
-        rate = torch.where(years < when.unsqueeze(-1), early, late)
+        rate = torch.where(years < when, early, late)
         pyro.sample("obs", dist.Poisson(rate), obs=y)
 
 
@@ -278,7 +284,7 @@ def _pairs() -> dict[str, Any]:
     return {"y": np.exp(rng(80).normal(size=(8, 2)))}
 
 
-@zoo(_pairs, "a Gaussian copula of Weibull margins: icdf of cdfs, quadratic forms by einsum")
+@zoo(_pairs, "a Gaussian copula of Weibull margins: icdf of cdfs, quadratic forms by einsum", quick=False)
 def copula(y: Any) -> None:
     shape = pyro.sample("shape", dist.LogNormal(torch.zeros(2), 0.5).to_event(1))
     scale = pyro.sample("scale", dist.LogNormal(torch.zeros(2), 0.5).to_event(1))
@@ -315,7 +321,11 @@ def _prices() -> dict[str, Any]:
     return {"y": 0.5 * rng(82).normal(size=8)}
 
 
-@zoo(_prices, "stochastic volatility: a site for each step in a Python loop, each given the one before")
+@zoo(
+    _prices,
+    "stochastic volatility: a site for each step in a Python loop, each given the one before",
+    quick=False,
+)
 def volatility(y: Any) -> None:
     mu = pyro.sample("mu", dist.Normal(-1.0, 1.0))
     phi = pyro.sample("phi", dist.Beta(20.0, 1.5)) * 2 - 1
