@@ -191,7 +191,11 @@ def _visits() -> dict[str, Any]:
     return {"x": r.normal(size=(12, 2)), "y": r.poisson(1.2, 12) * r.integers(0, 2, 12)}
 
 
-@zoo(_visits, "zero-inflated negative binomial with regressions in both parts, dispersion by its logarithm")
+@zoo(
+    _visits,
+    "zero-inflated negative binomial with regressions in both parts, dispersion by its logarithm",
+    quick=False,
+)
 def zero_inflated_regression(x: Any, y: Any) -> None:
     a = pyro.sample("a", dist.Normal(torch.zeros(2), 1.0).to_event(1))
     b = pyro.sample("b", dist.Laplace(torch.zeros(2), 1.0).to_event(1))
@@ -305,7 +309,11 @@ def _choices() -> dict[str, Any]:
     return {"x": r.normal(size=(8, 3, 2)), "who": np.arange(8) // 2, "y": r.integers(0, 3, 8)}
 
 
-@zoo(_choices, "mixed logit: tastes of people by a non-centred normal, utilities by batched products")
+@zoo(
+    _choices,
+    "mixed logit: tastes of people by a non-centred normal, utilities by batched products",
+    quick=False,
+)
 def mixed_logit(x: Any, who: Any, y: Any) -> None:
     mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 1.0).to_event(1))
     spread = pyro.sample("spread", dist.HalfNormal(torch.ones(2)).to_event(1))
