@@ -104,8 +104,8 @@ def test_a_correlated_gaussian(family: Any, backend: str) -> None:
     assert -4 * error - 1e-9 < short < 0.02 + 4 * error
     draws = np.stack([fit.posterior[k].values[0] for k in ("level", "slope")])
     size = draws.shape[1]
-    # The Gaussian at the mode is exact, so that only the draws' error is left; 2 % for what is trained. Pyro's
-    # shorter run is held to what its bound allows: a mean off by delta sds costs delta^2 / 2 nats.
+    # The Gaussian at the mode is exact, so that only the draws' error is left; 2 % for what is trained. On
+    # Pyro what is trained is held to what its bound allows: a mean off by delta sds costs delta^2 / 2 nats.
     allowed = math.sqrt(2 * (max(short, 0.0) + 4 * error))
     room = 0.0 if family == "laplace" else 0.02 if backend == "numpyro" else allowed
     assert_within(draws.mean(1) / wanted, mean / wanted, 1 / math.sqrt(size) + room / 4)

@@ -30,11 +30,11 @@ def num_free(num_bins: int) -> int:
 def knots(free: Any, bound: float) -> Knots:
     """The spline (..., k + 1) that free numbers (..., 3 k - 1) describe."""
     k = (free.shape[-1] + 1) // 3
-    edges = [_cumulated(free[..., :k], bound), _cumulated(free[..., k : 2 * k], bound)]
+    x, y = _cumulated(free[..., :k], bound), _cumulated(free[..., k : 2 * k], bound)
     shift = np.log(np.expm1(1 - _LEAST))  # softplus of it plus the least slope is 1
     inner = _LEAST + jax.nn.softplus(free[..., 2 * k :] + shift)
     ends = jnp.ones((*free.shape[:-1], 1), free.dtype)
-    return Knots(*edges, jnp.concatenate([ends, inner, ends], -1))
+    return Knots(x, y, jnp.concatenate([ends, inner, ends], -1))
 
 
 def _cumulated(free: Any, bound: float) -> Any:

@@ -47,17 +47,17 @@ class AutoFlow(AutoContinuous):
 
     def get_transform(self, *args: Any, **kwargs: Any) -> Any:
         order = torch.arange(self.latent_dim - 1, -1, -1)
-        bent = [part for layer in self.layers for part in (layer, T.Permute(order))]
-        tril = self.scale[..., None] * self.scale_tril if self._dense else torch.diag(self.scale)
+        bent: list[Any] = [part for layer in self.layers for part in (layer, T.Permute(order))]
+        scale: Any = self.scale  # read, a PyroParam is its value
+        tril = scale[..., None] * self.scale_tril if self._dense else torch.diag(scale)
         return T.ComposeTransform([*bent, T.LowerCholeskyAffine(self.loc, scale_tril=tril)])
 
 
 def _autoregressive(size: int, settings: Flow) -> Any:
     width = settings.width_for(size)
     # an order of the coordinates that is drawn, as Pyro does by itself, would be another one after loading
-    network = AutoRegressiveNN(
-        size, [width, width], permutation=torch.arange(size), nonlinearity=torch.nn.ELU()
-    )
+    order: Any = torch.arange(size)
+    network = AutoRegressiveNN(size, [width, width], permutation=order, nonlinearity=torch.nn.ELU())
     _shrink(network.layers[-1])
     return T.AffineAutoregressive(network)
 
@@ -69,7 +69,8 @@ def _spline(size: int, settings: Flow) -> Any:
     width, rest = settings.width_for(size), size - head
     network = DenseNN(head, [width, width], param_dims=[rest * bins, rest * bins, rest * (bins - 1)])
     _shrink(network.layers[-1])
-    network.layers[-1].bias.data[2 * rest * bins :] = _FLAT
+    last: Any = network.layers[-1]
+    last.bias.data[2 * rest * bins :] = _FLAT
     layer = T.SplineCoupling(size, head, network, bins, SPLINE_BOUND, order="quadratic")
     _flat(layer.lower_spline)
     return layer

@@ -156,7 +156,7 @@ def _optimise(
             "clip_norm": engine.clip_norm,
         }
 
-    optimiser = pyro.optim.ClippedAdam(settings)
+    optimiser = pyro.optim.ClippedAdam(settings)  # type: ignore[arg-type]  # a function by name works
     if (
         engine.batch_size is not None
         and problem.data_plate is not None
