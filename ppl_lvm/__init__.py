@@ -46,9 +46,14 @@ _HOME = {
     "ELBO": "engines.svi",
     "Renyi": "engines.svi",
     "Annealing": "engines.svi",
+    "Flow": "families",
+    "LowRank": "families",
     "NUTS": "engines.nuts",
     "ImportanceSampling": "engines.importance",
     "EM": "engines.em",
+    "MAP": "engines.optimum",
+    "Laplace": "engines.optimum",
+    "Pathfinder": "engines.pathfinder",
     "SMC": "engines.smc",
     "AIS": "engines.smc",
     "translate": "translation",
@@ -86,8 +91,11 @@ if TYPE_CHECKING:
     from ppl_lvm.engines.em import EM
     from ppl_lvm.engines.importance import ImportanceSampling
     from ppl_lvm.engines.nuts import NUTS
+    from ppl_lvm.engines.optimum import MAP, Laplace
+    from ppl_lvm.engines.pathfinder import Pathfinder
     from ppl_lvm.engines.svi import ELBO, SVI, Annealing, Renyi
     from ppl_lvm.evidence import EvidenceLadder, Sandwich, bridge, evidence_ladder, sandwich
+    from ppl_lvm.families import Flow, LowRank
     from ppl_lvm.fitting import engines_for, fit
     from ppl_lvm.models._statistics import SufficientStatistics
     from ppl_lvm.predictive import sample_prior

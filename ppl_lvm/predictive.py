@@ -433,9 +433,9 @@ def with_deterministic(fit: Fit) -> Fit:
     if fit.draws is None:
         one = {k: np.asarray(v)[None] for k, v in fit.params.items()}
         own: Any = getattr(fit.model.exact, "deterministic", None)
-        if set(names) <= set(one) or own is None:
+        if set(names) <= set(one):
             return fit
-        found = own(one, problem.arguments)
+        found = own(one, problem.arguments) if own is not None else _deterministic_at(fit, one)
         return dataclasses.replace(
             fit, params={**fit.params, **{k: np.asarray(v)[0] for k, v in found.items()}}
         )
@@ -443,6 +443,18 @@ def with_deterministic(fit: Fit) -> Fit:
     if "proposal" in groups:
         groups["proposal"] = _add_deterministic(fit, groups["proposal"], names)
     return dataclasses.replace(fit, draws=_add_deterministic(fit, fit.draws, names), groups=groups)
+
+
+def _deterministic_at(fit: Fit, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Deterministic sites (1, ...) at a point of the program's sites."""
+    from ppl_lvm.backends._pyro_predict import forward
+    from ppl_lvm.backends.session import torch_session
+
+    problem: Any = fit.problem
+    sites = {k: v for k, v in values.items() if k in problem.sites and problem.sites[k].kind == "latent"}
+    with torch_session(0, problem.dtype):
+        found, _ = forward(problem, sites, 1, params=_params(fit))
+    return {k: v for k, v in found.items() if problem.sites[k].kind == "deterministic"}
 
 
 def _add_deterministic(fit: Fit, draws: xr.Dataset, names: list[str]) -> xr.Dataset:

@@ -10,7 +10,20 @@ from typing import Any
 import jax  # at collection: importing it draws from NumPy's generator, which conftest.py would report
 import numpy as np
 
-from ppl_lvm import AIS, EM, NUTS, SMC, SVI, ImportanceSampling, emissions, engines, models
+from ppl_lvm import (
+    AIS,
+    EM,
+    MAP,
+    NUTS,
+    SMC,
+    SVI,
+    ImportanceSampling,
+    Laplace,
+    Pathfinder,
+    emissions,
+    engines,
+    models,
+)
 from ppl_lvm.core import Engine, Problem
 
 # ---- figures with errors -------------------------------------------------------------------------
@@ -254,6 +267,9 @@ TINY_ENGINES: dict[str, Engine] = {
     "NUTS-numpyro": NUTS(backend="numpyro", num_warmup=40, num_samples=30, num_chains=2),
     "SMC": SMC(num_particles=40, num_runs=4, num_moves=1),
     "AIS": AIS(num_particles=100, num_temperatures=1000),
+    "MAP": MAP(num_init=2, max_iter=300),
+    "Laplace-pyro": Laplace(backend="pyro", num_init=1, num_draws=60),
+    "Pathfinder": Pathfinder(num_paths=2, num_samples=60, max_iter=30),
 }
 
 

@@ -22,7 +22,20 @@ import pytest
 from helpers import TINY_ENGINES, attempt, clusters, engine_classes, same_arrays
 
 import ppl_lvm as lvm
-from ppl_lvm import AIS, ELBO, EM, NUTS, SMC, SVI, ImportanceSampling, Renyi, models
+from ppl_lvm import (
+    AIS,
+    ELBO,
+    EM,
+    MAP,
+    NUTS,
+    SMC,
+    SVI,
+    ImportanceSampling,
+    Laplace,
+    Pathfinder,
+    Renyi,
+    models,
+)
 from ppl_lvm.core import Engine
 from ppl_lvm.result import Fit
 
@@ -31,7 +44,7 @@ X_NEW = clusters(7, 2, seed=9)
 X_OTHER = clusters(24, 2, seed=4)  # the shapes of X: what is compiled for one serves the other
 MIXTURE = models.GaussianMixture(num_components=2, covariance="diag")
 ENGINES = engine_classes()
-POINTS = ("EM",)
+POINTS = ("EM", "MAP")
 DRAWING = tuple(name for name in TINY_ENGINES if name not in POINTS)
 
 
@@ -113,6 +126,20 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "backend": ["pyro", "jax", None],
         "num_particles": [0, 10, 100.5, True],
         "num_temperatures": [0, 1, 2.5, None],
+    },
+    MAP: {"backend": ["jax", None], "num_init": [0, 1.5, None], "max_iter": [0, 2.5, True]},
+    Laplace: {
+        "backend": ["jax", None],
+        "num_init": [0, 1.5, None],
+        "max_iter": [0, 2.5, True],
+        "num_draws": [1, 10.5, None],
+    },
+    Pathfinder: {
+        "num_paths": [0, 1.5, None],
+        "num_samples": [0, 10, 100.5],
+        "max_iter": [0, 2.5],
+        "history": [0, 2.5],
+        "num_elbo_draws": [0, 2.5],
     },
     ELBO: {"num_particles": [0, 1.5, None], "estimator": ["iwae", None]},
     Renyi: {"alpha": [1, 1.0, np.nan, np.inf, "0", None, True], "num_particles": [0, 1, 2.5]},
@@ -490,6 +517,8 @@ def test_numbers_of_draws(name: str) -> None:
             ImportanceSampling: lambda e: e.num_samples,
             AIS: lambda e: e.num_particles,
             SMC: lambda e: e.num_particles * e.num_runs,
+            Laplace: lambda e: e.num_draws,
+            Pathfinder: lambda e: e.num_samples,
         }[type(engine)](engine)
         assert (sizes["chain"], sizes["draw"]) == (1, wanted)
 
@@ -511,8 +540,8 @@ def test_the_fit_says_what_was_done(name: str) -> None:
 @pytest.mark.parametrize("name", TINY_ENGINES)
 def test_evidence_says_its_kind_and_error(name: str) -> None:
     evidence, engine = tiny_fit(name).evidence, TINY_ENGINES[name]
-    kinds = {EM: None, NUTS: None, SVI: "lower_bound"}
-    kinds |= dict.fromkeys((ImportanceSampling, SMC, AIS), "estimate")
+    kinds = {EM: None, MAP: None, NUTS: None, SVI: "lower_bound", Laplace: "lower_bound"}
+    kinds |= dict.fromkeys((ImportanceSampling, Pathfinder, SMC, AIS), "estimate")
     if kinds[type(engine)] is None:
         assert evidence is None
         return

@@ -19,6 +19,8 @@ ENGINES: dict[str, Engine] = {
         backend="numpyro", objective=Renyi(num_particles=4), num_steps=40, num_draws=40, window=10
     ),
 }
+# What only a run can find out: no Gaussian fits at a mode on a ridge, or the density has no mode.
+FOUND_OUT = ("laplace: the log density is not curved", "mode: no search ended", "Pathfinder: no path ended")
 # The first case of every model, and those whose path through an engine differs.
 CHOSEN = [
     *(cases[0] for cases in MODEL_CASES.values()),
@@ -36,6 +38,9 @@ def test_the_lists_are_not_empty() -> None:
         "NUTS",
         "SMC",
         "AIS",
+        "MAP",
+        "Laplace",
+        "Pathfinder",
     }
 
 
@@ -55,6 +60,9 @@ def test_it_runs_or_refuses_in_a_sentence(case: ModelCase, name: str) -> None:
         assert reason in words
         assert len(reason.split()) > 5
         return
+    if fit is None and words.startswith(FOUND_OUT):
+        assert "use" in words
+        return
     assert fit is not None, words
     check_answers(fit, case)
 
@@ -66,8 +74,11 @@ def check_answers(fit: lvm.Fit, case: ModelCase) -> None:
     wanted = {s.name for s in fit.problem.latents(discrete=False) if not s.local}  # type: ignore[union-attr]
     if fit.is_point:
         assert wanted <= set(fit.params)
-        assert np.isfinite(fit.log_likelihood or np.nan)
-        assert np.isfinite([fit.aic, fit.bic]).all()
+        if fit.log_likelihood is None:  # factors of every row are part of the point
+            assert any(s.local for s in fit.problem.latents(discrete=False))  # type: ignore[union-attr]
+        else:
+            assert np.isfinite(fit.log_likelihood)
+            assert np.isfinite([fit.aic, fit.bic]).all()
     else:
         assert wanted <= set(map(str, fit.posterior.data_vars))
     scores = fit.score_samples()

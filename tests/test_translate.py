@@ -225,7 +225,7 @@ class TestEngines:
         fit = lvm.fit(normal_mean, Y, NUTS(num_warmup=200, num_samples=200, num_chains=2))
         assert fit.backend == "numpyro"
 
-    @pytest.mark.parametrize("guide", ["mean_field", "full_rank", "low_rank"])
+    @pytest.mark.parametrize("guide", ["mean_field", "full_rank", "low_rank", "flow"])
     def test_guides_reach_the_evidence(self, guide: str) -> None:
         """The posterior is normal, so that every family contains it and the bound is tight."""
         fit = lvm.fit(normal_mean, Y, SVI(backend="numpyro", guide=guide, num_steps=2000))

@@ -15,20 +15,24 @@ from pyro.infer import autoguide
 from pyro.infer.autoguide.initialization import init_to_value
 
 from ppl_lvm.backends._pyro_density import gather, particle_plate, spread
+from ppl_lvm.backends._pyro_flow import AutoFlow
 from ppl_lvm.backends._pyro_trace import HoldParams, ImproperOrigin, to_torch
 from ppl_lvm.core import Problem
+from ppl_lvm.families import Flow, LowRank, family_of
 
 FAMILIES: dict[str, Callable[..., Any]] = {
     "mean_field": autoguide.AutoNormal,
     "full_rank": autoguide.AutoMultivariateNormal,
-    "low_rank": autoguide.AutoLowRankMultivariateNormal,
+    "laplace": autoguide.AutoMultivariateNormal,  # found otherwise
+    "delta": autoguide.AutoDelta,
+    "mode": autoguide.AutoLaplaceApproximation,  # a point in unconstrained space, Jacobians included
 }
 
 
 def build_guide(problem: Problem, spec: Any, init: Mapping[str, np.ndarray]) -> Callable[..., Any]:
     """The guide that a setting asks for, started at ``init`` (values by site name).
 
-    ``spec`` is None (the model's own guide, else mean field), a family's name, or a callable.
+    ``spec`` is None (the model's own guide, else mean field), a family by name or settings, or a callable.
     """
     own = problem.model.pyro.guide if spec is None else spec
     if isinstance(own, torch.nn.Module):
@@ -37,11 +41,29 @@ def build_guide(problem: Problem, spec: Any, init: Mapping[str, np.ndarray]) -> 
         return _with_init(own, init)
     if not problem.latents(discrete=False):
         return _empty_guide
-    family = FAMILIES[own or "mean_field"]
     hidden = [s.name for s in problem.latents(discrete=True)]
     start = {k: to_torch(np.asarray(v, dtype=problem.dtype)) for k, v in init.items()}
     model = poutine.block(ImproperOrigin()(problem.model.pyro.model), hide=hidden)
-    return family(model, init_loc_fn=init_to_value(values=start))
+    return _autoguide(family_of(own), model, init_to_value(values=start), problem)
+
+
+def _autoguide(family: Any, model: Any, begin: Callable[..., Any], problem: Problem) -> Any:
+    if isinstance(family, Flow):
+        return AutoFlow(model, begin, family)
+    if isinstance(family, LowRank):
+        rank = None if family.rank is None else family.rank_for(_unconstrained_size(problem))
+        return autoguide.AutoLowRankMultivariateNormal(model, init_loc_fn=begin, rank=rank)
+    return FAMILIES[family](model, init_loc_fn=begin)
+
+
+def _unconstrained_size(problem: Problem) -> int:
+    nodes: Any = (
+        poutine.trace(ImproperOrigin()(problem.model.pyro.model))
+        .get_trace(**to_torch(problem.arguments))
+        .nodes
+    )
+    names = [s.name for s in problem.latents(discrete=False)]
+    return sum(biject_to(nodes[n]["fn"].support).inv(nodes[n]["value"]).numel() for n in names)
 
 
 def _empty_guide(**kwargs: Any) -> None:
@@ -60,11 +82,11 @@ def load_params(problem: Problem, guide: Any, params: Mapping[str, Any]) -> None
     for full, value in params.items():
         if full in problem.params or not full.startswith(prefix):
             continue  # the model's own, held by name
-        path = full.removeprefix(prefix).split(".")
+        path = full.removeprefix(prefix).replace("$$$", ".").split(".")
         owner: Any = guide
         for part in path[:-1]:
             owner = getattr(owner, part)
-        tensor = torch.as_tensor(np.asarray(value))
+        tensor = torch.as_tensor(np.array(value))  # a copy: what comes from files cannot be written to
         if path[-1] in getattr(owner, "_pyro_params", {}):
             setattr(owner, path[-1], tensor)
         else:

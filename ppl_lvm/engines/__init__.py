@@ -3,7 +3,25 @@
 from ppl_lvm.engines.em import EM
 from ppl_lvm.engines.importance import ImportanceSampling
 from ppl_lvm.engines.nuts import NUTS
+from ppl_lvm.engines.optimum import MAP, Laplace
+from ppl_lvm.engines.pathfinder import Pathfinder
 from ppl_lvm.engines.smc import AIS, SMC
 from ppl_lvm.engines.svi import ELBO, SVI, Annealing, Renyi
+from ppl_lvm.families import Flow, LowRank
 
-__all__ = ["AIS", "ELBO", "EM", "NUTS", "SMC", "SVI", "Annealing", "ImportanceSampling", "Renyi"]
+__all__ = [
+    "AIS",
+    "ELBO",
+    "EM",
+    "MAP",
+    "NUTS",
+    "SMC",
+    "SVI",
+    "Annealing",
+    "Flow",
+    "ImportanceSampling",
+    "Laplace",
+    "LowRank",
+    "Pathfinder",
+    "Renyi",
+]

@@ -11,7 +11,9 @@ import numpy as np
 import optax
 from jax import lax
 
-from ppl_lvm.backends._jax_guides import Guide, build_guide, guide_key
+from ppl_lvm.backends._jax_guide import Guide
+from ppl_lvm.backends._jax_guides import build_guide, guide_key
+from ppl_lvm.backends._jax_surface import JaxSurface
 from ppl_lvm.backends._numpyro import cached, density_of
 from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
@@ -19,6 +21,7 @@ from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._convergence import Watch
 from ppl_lvm.engines._jax_start import start_points
 from ppl_lvm.engines._jax_weights import guide_functions, is_split
+from ppl_lvm.engines._laplace import fit_at
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.engines._svi_result import svi_fit
 from ppl_lvm.progress import bar
@@ -37,9 +40,15 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         start = starting_values(problem, run)[0]
         begin = {name: jnp.asarray(param.start) for name, param in density.params.items()}
         point = start_points(problem, run, density, data, begin, 1)[0]
-        guide = build_guide(problem, density, engine.guide, start, point)
+        spec = "mode" if engine.guide == "laplace" else engine.guide
+        guide = build_guide(problem, density, spec, start, point)
         params, status, losses = _optimise(engine, problem, run, density, guide, data)
         held = _constrained(density, params.model)
+        if engine.guide in ("delta", "laplace"):
+            ours = {k: np.asarray(v) for k, v in held.items()}
+            surface = JaxSurface(problem, ours, jacobian=engine.guide == "laplace")
+            found = np.asarray(params.guide["loc"], dtype=float)
+            return fit_at(engine, problem, run, "numpyro", surface, found, ours, status, losses)
         functions = guide_functions(guide_key(problem, engine.guide), density, guide, data, held)
         values, log_p, log_q, local = functions.draw(params.guide, run.word(24), engine.num_draws)
         split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_lvm.backends._jax_guides import Guide
+from ppl_lvm.backends._jax_guide import Guide
 from ppl_lvm.backends._numpyro import cached
 from ppl_lvm.backends.density import Density
 from ppl_lvm.core import Problem

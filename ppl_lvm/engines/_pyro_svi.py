@@ -17,10 +17,13 @@ from pyro.poutine.guide import GuideMessenger
 
 from ppl_lvm.backends import _pyro_guide as guides
 from ppl_lvm.backends._pyro_density import EnumerateAll, log_density
+from ppl_lvm.backends._pyro_flow import pace
+from ppl_lvm.backends._pyro_surface import PyroSurface
 from ppl_lvm.backends._pyro_trace import HoldParams, ScalePlate, to_torch
 from ppl_lvm.backends._pyro_weights import Weights, choose_weights
 from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._convergence import Watch
+from ppl_lvm.engines._laplace import fit_at
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.engines._svi_result import svi_fit
 from ppl_lvm.progress import bar
@@ -35,7 +38,7 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
     from ppl_lvm.engines.svi import Renyi
 
     start = starting_values(problem, run)[0]
-    guide = guides.build_guide(problem, engine.guide, start)
+    guide = guides.build_guide(problem, "mode" if engine.guide == "laplace" else engine.guide, start)
     args = to_torch(problem.arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pyro warns about sites that we enumerate or hold on purpose
@@ -46,6 +49,8 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         if not problem.latents(discrete=False):
             last = -np.array(losses[-engine.window :])
             return svi_fit(engine, problem, "pyro", params, status, losses, last)
+        if engine.guide in ("delta", "laplace"):
+            return _at_point(engine, problem, run, guide, params, status, losses)
         values, log_q = guides.draw(problem, guide, guide_params, engine.num_draws)
         total, _, per_datum = log_density(problem, values, guide_params)
     weights = total - log_q
@@ -64,6 +69,18 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         log_q=log_q,
         log_q_at=lambda v: guides.log_q_at(problem, guide, guide_params, v),
     )
+
+
+def _at_point(
+    engine: SVI, problem: Problem, run: Run, guide: Any, params: dict, status: Status, losses: list[float]
+) -> Fit:
+    """The point that the guide has come to, or the Gaussian there."""
+    own = {k: v for k, v in params.items() if k in problem.params}
+    with torch.no_grad():
+        values = {k: v.numpy() for k, v in guide(**to_torch(problem.arguments)).items()}
+    held = {**problem.model.fixed_params, **own}
+    surface = PyroSurface(problem, held, jacobian=engine.guide == "laplace", begin=values)
+    return fit_at(engine, problem, run, "pyro", surface, surface.start, own, status, losses)
 
 
 def _all_local(problem: Problem) -> bool:
@@ -129,13 +146,17 @@ def _optimise(
     model = HoldParams(fixed)(EnumerateAll()(problem.model.pyro.model))
     if fixed:  # what is held is not the optimiser's to see
         model = poutine.block(model, hide_fn=lambda msg: msg["type"] == "param" and msg["name"] in fixed)
-    optimiser = pyro.optim.ClippedAdam(
-        {
-            "lr": engine.learning_rate,
-            "lrd": float(engine.learning_rate_decay or 1.0) ** (1.0 / steps),
+    own_guide = guide
+    rate, decay = float(engine.learning_rate or 0.0), float(engine.learning_rate_decay or 1.0)
+
+    def settings(name: str) -> dict[str, Any]:
+        return {
+            "lr": rate * pace(own_guide, name),
+            "lrd": decay ** (1.0 / steps),
             "clip_norm": engine.clip_norm,
         }
-    )
+
+    optimiser = pyro.optim.ClippedAdam(settings)  # type: ignore[arg-type]  # a function by name works
     if (
         engine.batch_size is not None
         and problem.data_plate is not None

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ppl_lvm.core import Evidence, Problem, Status
+from ppl_lvm.core import Engine, Evidence, Problem, Status
 from ppl_lvm.engines._convergence import LogQ, bound, symmetrised_log_q
 from ppl_lvm.result import Fit, chain_dataset
 
-if TYPE_CHECKING:
-    from ppl_lvm.engines.svi import SVI
-
 
 def svi_fit(
-    engine: SVI,
+    engine: Engine,
     problem: Problem,
     backend: str,
     params: Mapping[str, np.ndarray],
@@ -30,9 +27,9 @@ def svi_fit(
     log_q_at: LogQ | None = None,
 ) -> Fit:
     """``weights`` are log p - log q of the draws, (s,) or (s, n) where every latent is local."""
-    from ppl_lvm.engines.svi import Renyi
+    from ppl_lvm.engines.svi import ELBO, Renyi
 
-    objective = engine.objective
+    objective = getattr(engine, "objective", ELBO())  # an engine that fits no bound reports the ELBO
     alpha = objective.alpha if isinstance(objective, Renyi) else None
     note = ""
     draws = stats = None

@@ -100,11 +100,11 @@ class ImportanceSampling(Engine):
         else:
             from ppl_lvm.engines._pyro_importance import weigh
         values, log_p, log_q, note = weigh(self, problem, run, params)
-        return _weighted_fit(self, problem, run, params, values, log_p, log_q, note)
+        return weighted_fit(self, problem, run, params, values, log_p, log_q, note)
 
 
-def _weighted_fit(
-    engine: ImportanceSampling,
+def weighted_fit(
+    engine: Engine,
     problem: Problem,
     run: Run,
     params: dict[str, np.ndarray],
@@ -113,13 +113,14 @@ def _weighted_fit(
     log_q: np.ndarray,
     note: str,
 ) -> Fit:
+    """Draws of a proposal with their densities, resampled by Pareto-smoothed weights."""
     from ppl_lvm.diagnostics import psis
 
     log_w = log_p - log_q
     if not np.isfinite(log_w).any():
         raise ValueError(
-            "ImportanceSampling: every weight is zero (log density -inf at all draws); use an SVI fit as "
-            "proposal."
+            f"{type(engine).__name__}: every weight is zero (log density -inf at all draws); use an SVI fit "
+            "as proposal."
         )
     log_w = np.where(np.isnan(log_w), -np.inf, log_w)
     smoothed, khat = psis(log_w)

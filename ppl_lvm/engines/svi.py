@@ -20,10 +20,8 @@ from ppl_lvm.engines._checks import (
 )
 from ppl_lvm.engines._schedules import SCHEDULES
 from ppl_lvm.engines.objectives import ELBO, Annealing, Renyi
+from ppl_lvm.families import FAMILY_NAMES, Flow, LowRank
 from ppl_lvm.result import Fit
-
-FAMILY_NAMES = ("mean_field", "full_rank", "low_rank")
-
 
 _ELBO = ELBO()
 
@@ -40,8 +38,11 @@ class SVI(Engine):
     objective
         :class:`ELBO` or :class:`Renyi`.
     guide
-        None (the model's own guide, else mean field), ``"mean_field"``, ``"full_rank"``, ``"low_rank"``
-        (Gaussians on unconstrained space), or a guide program of the backend.
+        None (the model's own guide, else mean field), a family by name, or a guide program of the backend.
+        Gaussians on unconstrained space: ``"mean_field"``, ``"full_rank"``, ``"low_rank"`` (or
+        :class:`LowRank`), ``"laplace"`` (at the mode, with the inverse Hessian there as covariance). Flows:
+        ``"flow"``, ``"spline"`` (or :class:`Flow`). ``"delta"`` gives a point: the posterior mode in the
+        constrained parametrisation.
     num_steps, num_epochs
         Optimiser steps (default 3000), or passes over the data (with ``batch_size``).
     batch_size
@@ -74,7 +75,7 @@ class SVI(Engine):
 
     backend: str = "auto"
     objective: ELBO | Renyi = _ELBO
-    guide: str | Callable[..., Any] | None = None
+    guide: str | Flow | LowRank | Callable[..., Any] | None = None
     num_steps: int | None = None
     num_epochs: int | None = None
     batch_size: int | None = None
@@ -98,8 +99,15 @@ class SVI(Engine):
             raise TypeError(f"objective: expected ELBO(...) or Renyi(...), got {self.objective!r}.")
         if isinstance(self.guide, str):
             check_choice("guide", self.guide, FAMILY_NAMES)
-        elif self.guide is not None and not callable(self.guide):
-            raise TypeError(f"guide: expected None, a name or a callable, got {self.guide!r}.")
+        elif (
+            self.guide is not None
+            and not isinstance(self.guide, (Flow, LowRank))
+            and not callable(self.guide)
+        ):
+            raise TypeError(
+                f"guide: expected None, one of {FAMILY_NAMES}, Flow(...), LowRank(...) or a callable, got "
+                f"{self.guide!r}."
+            )
         for name in ("num_steps", "num_epochs", "batch_size", "patience"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
@@ -139,6 +147,7 @@ class SVI(Engine):
             or self._nothing_to_fit(problem)
             or self._params_on_jax(problem)
             or self._guide_on_jax(problem)
+            or self._points_have_no_weights()
             or backend_or_reason(self.backend, problem)
             or self._check_batches(problem)
         )
@@ -162,6 +171,11 @@ class SVI(Engine):
         networks = [n for n in problem.params if "$$$" in n and n not in problem.model.fixed_params]
         if networks and problem.model.numpyro is not None:
             return f"the twin's networks ({networks[0]}, ...) are trained on Pyro only; use backend='pyro'"
+        return None
+
+    def _points_have_no_weights(self) -> str | None:
+        if self.guide in ("delta", "laplace") and isinstance(self.objective, Renyi):
+            return f"guide={self.guide!r} seeks a mode, and the Renyi objective needs draws; use ELBO()"
         return None
 
     def _guide_on_jax(self, problem: Problem) -> str | None:

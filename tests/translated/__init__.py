@@ -4,6 +4,7 @@
 """
 
 from translated import (
+    assorted,
     counts,
     covariance,
     dynamics,
@@ -31,7 +32,7 @@ from translated._registry import ZOO, Entry
 FAMILIES = (
     regression, schools, item_response, mixtures, counts, gaussian_process, covariance, state_space,
     time_series, hidden_markov, topics, survival, networks, ordinal, robust, nonparametric, ecology, missing,
-    spatial, dynamics, handlers,
+    spatial, dynamics, handlers, assorted,
 )  # fmt: skip
 
 __all__ = ["FAMILIES", "ZOO", "Entry"]

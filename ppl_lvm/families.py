@@ -1,0 +1,88 @@
+"""Guide families by name, and the settings of those that have any. Both backends read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+FAMILY_NAMES = ("mean_field", "full_rank", "low_rank", "delta", "laplace", "flow", "spline")
+POINT_FAMILIES = ("delta",)  # these give a point, and no density
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A Gaussian whose covariance has low rank plus a diagonal; ``"low_rank"`` is ``LowRank()``.
+
+    ``rank`` is the number of columns of the factor; None: the rounded root of the number of unconstrained
+    coordinates.
+    """
+
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank is not None:
+            _check_count("rank", self.rank)
+
+    def rank_for(self, size: int) -> int:
+        """The number of columns for ``size`` coordinates, at most ``size``."""
+        return min(size, max(1, round(size**0.5)) if self.rank is None else self.rank)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A normalizing flow on unconstrained space: normal noise, bent by layers, then by an affine map.
+
+    The last map has a location and a triangular matrix (a diagonal one beyond ``max_dense`` coordinates), so
+    that a flow starts as the full-rank Gaussian and can only gain on it. ``"flow"`` is ``Flow()``,
+    ``"spline"`` is ``Flow("spline")``.
+
+    Parameters
+    ----------
+    kind
+        ``"autoregressive"``: inverse autoregressive layers (Kingma et al. 2016, equation 10). Draws cost one
+        pass; the density of given points needs one pass a coordinate. On one coordinate it is a Gaussian.
+        ``"spline"``: coupling layers of monotone rational-quadratic splines (Durkan et al. 2019); both
+        directions cost one pass, and beyond 5 sds of the noise the map is linear.
+    num_layers
+        Layers; the coordinates' order is reversed between two of them.
+    num_hidden
+        Width of the two hidden layers of each network; None: the larger of 32 and twice the coordinates.
+    num_bins
+        Bins of a spline.
+    max_dense
+        Most coordinates for which the last map is triangular.
+    """
+
+    kind: str = "autoregressive"
+    num_layers: int = 2
+    num_hidden: int | None = None
+    num_bins: int = 8
+    max_dense: int = 500
+
+    def __post_init__(self) -> None:
+        kinds = ("autoregressive", "spline")
+        if self.kind not in kinds:
+            raise ValueError(f"kind: expected one of {kinds}, got {self.kind!r}.")
+        for name in ("num_layers", "num_bins", "max_dense"):
+            _check_count(name, getattr(self, name), least=2 if name == "num_bins" else 1)
+        if self.num_hidden is not None:
+            _check_count("num_hidden", self.num_hidden)
+
+    def width_for(self, size: int) -> int:
+        """Width of the hidden layers for ``size`` coordinates; an autoregressive network needs ``size``."""
+        width = max(32, 2 * size) if self.num_hidden is None else self.num_hidden
+        return max(width, size) if self.kind == "autoregressive" else width
+
+
+SPLINE_BOUND = 5.0  # in sds of the noise; outside it a spline is the identity
+
+
+def family_of(spec: Any) -> Any:
+    """A name with settings as its dataclass; anything else as it is (None is the mean-field family)."""
+    named = {None: "mean_field", "low_rank": LowRank(), "flow": Flow(), "spline": Flow("spline")}
+    return named.get(spec, spec) if spec is None or isinstance(spec, str) else spec
+
+
+def _check_count(field: str, value: Any, *, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{field}: expected an integer of at least {least}, got {value!r}.")
