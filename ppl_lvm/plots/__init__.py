@@ -11,6 +11,7 @@ from ppl_lvm.plots._data import plot_check, plot_clusters
 from ppl_lvm.plots._draws import plot_khat, plot_rank, plot_trace
 from ppl_lvm.plots._evidence import plot_ladder
 from ppl_lvm.plots._factors import plot_dimension, plot_latents, plot_loadings
+from ppl_lvm.plots._gaps import plot_gaps, plot_latent_diagnostics
 from ppl_lvm.plots._marginals import plot_marginals
 from ppl_lvm.plots._runs import plot_evidence, plot_loss
 from ppl_lvm.plots._sequences import plot_states
@@ -23,8 +24,10 @@ __all__ = [
     "plot_comparison",
     "plot_dimension",
     "plot_evidence",
+    "plot_gaps",
     "plot_khat",
     "plot_ladder",
+    "plot_latent_diagnostics",
     "plot_latents",
     "plot_loadings",
     "plot_loss",
