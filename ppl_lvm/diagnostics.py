@@ -340,7 +340,8 @@ def _per_datum_finding(own: xr.Dataset) -> Finding:
         level,
         "r_hat_per_datum",
         bad,
-        f"{bad} of {rhat.size} data have R-hat above 1.01; the worst is {plate} {where} ({float(rhat.max()):.3f})",
+        f"{bad} of {rhat.size} data have R-hat above 1.01; the worst is {plate} {where} "
+        f"({float(rhat.max()):.3f})",
     )
 
 

@@ -131,7 +131,7 @@ class Fit:
         found = diagnose(self)
         if not (self.is_point and is_amortised(self)):
             if heldout is not None:
-                raise ValueError("heldout: a train/test gap is of models with an encoder; use lvm.rank(by='heldout').")
+                raise ValueError("heldout: expected None, but for a fit of a model with an encoder.")
             return found
         if self.problem is None:
             return found

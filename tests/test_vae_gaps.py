@@ -1,7 +1,7 @@
 """What an encoder costs, against closed forms: with linear networks and normal noise a VAE is PPCA.
 
-Given weights W, b and noise sd s, log p(x), the posterior of z, the ELBO of any normal q, and the best diagonal
-normal (its variances are 1 / precision_ii) are known; the formulas below share no code with the package.
+Given weights W, b and noise sd s, log p(x), the posterior of z, the ELBO of any normal q, and the best
+diagonal normal (its variances are 1 / precision_ii) are known; these formulas share no code with the package.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def test_ais_takes_data_in_blocks_and_other_data(vae: lvm.Fit) -> None:
 
 
 def test_weights_of_a_plain_start_are_unbiased(vae: lvm.Fit) -> None:
-    """Few temperatures from the prior: single logs are far too low, and the mean of exp(w) is right all the same."""
+    """Four temperatures from the prior: the log of two weights is far too low, the mean of exp(w) right."""
     found = lvm.ais_log_likelihood(vae, num_chains=2000, num_temperatures=4, start="prior", block=20_000)
     few = lvm.ais_log_likelihood(vae, num_chains=2, num_temperatures=4, start="prior")
     exact = CLOSED.log_p(CLOSED.x)
@@ -135,14 +135,16 @@ def test_both_ways_enclose_the_closed_form(vae: lvm.Fit) -> None:
     exact = CLOSED.log_p(found.data)
     for name in ("forward", "reverse", "iwae"):
         error = found.table[f"{name}_error"]
-        assert abs((found.table[name] - exact).mean()) < 4 * math.sqrt((error**2).sum()) / 50 + (error**2).mean()
+        assert (
+            abs((found.table[name] - exact).mean()) < 4 * math.sqrt((error**2).sum()) / 50 + (error**2).mean()
+        )
     assert abs(found.gap.value) < 0.1
     assert found.iwae_excess.value < 4 * found.iwae_excess.mc_error
     assert "reverse - forward" in repr(found)
 
 
 def test_both_ways_part_where_the_path_is_too_short(vae: lvm.Fit) -> None:
-    """Two temperatures from the prior, one pair of chains: the bounds must show that they cannot be trusted."""
+    """Two temperatures from the prior, two chains: the bounds must show that they cannot be trusted."""
     found = lvm.bidirectional(vae, 50, num_temperatures=2, num_chains=2, start="prior", num_particles=50)
     assert found.gap.value > 4 * found.gap.std_error
     assert found.gap.value > 0.1
@@ -193,7 +195,7 @@ def test_a_full_normal_closes_the_gap(vae: lvm.Fit) -> None:
     found = lvm.amortisation_gap(vae, family="full", num_temperatures=30, num_draws=500)
     t = found.table
     exact = CLOSED.log_p(CLOSED.x)
-    # q* is the posterior itself, where log p - log q is the same at every draw: only the stopping rule is left
+    # q* is the posterior itself, where log p - log q is one number: only the stopping rule is left
     assert (np.abs(t["best"] - exact) < found.settings["tolerance"]).all()
     assert found.summary.loc["amortisation", "kind"] == "difference"
     assert "families" in " ".join(found.notes)
@@ -220,7 +222,9 @@ def test_a_flow_keeps_its_own_elbo_and_says_what_is_refined() -> None:
 
 
 def test_a_refinement_cut_short_says_so(vae: lvm.Fit) -> None:
-    found = lvm.amortisation_gap(vae, log_p="iwae", num_particles=50, num_draws=50, max_rounds=1, tolerance=1e-6)
+    found = lvm.amortisation_gap(
+        vae, log_p="iwae", num_particles=50, num_draws=50, max_rounds=1, tolerance=1e-6
+    )
     assert not found.table["converged"].all()
     assert any("raise max_rounds" in note for note in found.notes)
 
@@ -292,7 +296,9 @@ def test_the_encoder_is_judged_by_the_chains(vae: lvm.Fit, exact_vae: lvm.Fit, c
     held = lvm.condition(exact_vae.model, exact_vae)
     engine = dataclasses.replace(QUICK, num_samples=1000)
     truth = lvm.fit(held, CLOSED.x[:4], engine, dtype="float64")
-    fine = lvm.compare({"encoder": exact_vae.encode(CLOSED.x[:4], num_draws=4000), "nuts": truth}, reference="nuts")
+    fine = lvm.compare(
+        {"encoder": exact_vae.encode(CLOSED.x[:4], num_draws=4000), "nuts": truth}, reference="nuts"
+    )
     assert fine.verdicts["encoder"].level == "means_and_spreads"
 
 
@@ -312,7 +318,7 @@ def global_mean(y: Any) -> None:
 
 def test_models_whose_data_are_tied_together_are_refused() -> None:
     y = np.array([0.3, -0.2, 1.0])
-    with pytest.raises(ValueError, match="by_datum.*(twin|outside the data plate)"):
+    with pytest.raises(ValueError, match=r"by_datum.*(twin|outside the data plate)"):
         lvm.fit(global_mean, y, NUTS(by_datum=True))
     with pytest.raises(TypeError, match="by_datum: expected True or False"):
         NUTS(by_datum=1)  # type: ignore[arg-type]
@@ -519,7 +525,9 @@ def test_digits_both_ways_within_a_tenth_of_a_nat() -> None:
     assert s.loc["approximation", "mean"] > 3 * s.loc["approximation", "mc_error"]
     iwae = fit.log_predictive(x[1500:1600], num_particles=5000)
     error = math.hypot(s.loc["log_p", "mc_error"], iwae.total_std_error / 100)
-    assert s.loc["log_p", "mean"] - iwae.pointwise.mean() > -3 * error  # AIS is the tighter bound, or as tight
+    assert (
+        s.loc["log_p", "mean"] - iwae.pointwise.mean() > -3 * error
+    )  # AIS is the tighter bound, or as tight
 
 
 def test_latents_of_simulated_data_are_exact_draws(vae: lvm.Fit) -> None:

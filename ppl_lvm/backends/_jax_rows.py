@@ -97,13 +97,15 @@ def _check(problem: Problem, rows: Rows, params: Mapping[str, Any]) -> bool:
     each = [rows.density.unflatten(f) for f in flat]
     z = {k: jnp.concatenate([e[k] for e in each]) for k in rows.density.shapes}
     together = whole.log_joint(z, data, params)[1]
-    alone = jax.vmap(rows.log_joint(), in_axes=(0, 0, None, None))(flat, rows.block(0, few), rows.shared, params)
+    alone = jax.vmap(rows.log_joint(), in_axes=(0, 0, None, None))(
+        flat, rows.block(0, few), rows.shared, params
+    )
     close = 1e-3 if problem.dtype == "float32" else 1e-8  # of rounding in sums over the data's entries
     same = together is not None and np.allclose(together, alone, rtol=close, atol=close)
     if not same:
         raise ValueError(
-            f"{problem.model.describe()}: the density of a datum changes with the rows beside it (a mean over rows, "
-            "or a number of rows in the program), so that its data cannot be taken one at a time."
+            f"{problem.model.describe()}: the density of a datum changes with the rows beside it (a mean "
+            "over rows, or a number of rows in the program), so that its data cannot be taken one at a time."
         )
     return True
 

@@ -128,7 +128,7 @@ class AmortisedPrograms:
             return {n: (v.mean(0), v.std(0, ddof=1)) for n, v in drawn.items()}
 
     def gaussian(self, params: Tree, key: Any, data: Tree) -> tuple[Any, Any] | None:
-        """Means (b, d) and Cholesky factors (b, d, d) of q over all latents, side by side; None: q is not normal."""
+        """Means (b, d) and Cholesky factors (b, d, d) of q, sites side by side; None: q is not normal."""
         guide, _ = self._guide(params, key, data)
         parts = [_normal_of(guide[n]["fn"]) for n in self.latents]
         if any(p is None for p in parts):

@@ -1,4 +1,4 @@
-"""NUTS for every datum on its own, where all latents are local: many short posteriors in one compiled program.
+"""NUTS for every datum on its own, where all latents are local: many posteriors in one compiled program.
 
 One chain over all data has n q coordinates, one step size and trajectories as long as the worst datum needs.
 Given the params the data are independent, so each datum's chains adapt by themselves: to its scales, with its
@@ -52,7 +52,9 @@ def sample_rows(engine: NUTS, problem: Problem, run: Run, params: Arrays) -> tup
         with bar(total, "NUTS", run.progress) as tick:
             for first in range(0, rows.size, size):
                 take = np.arange(first, first + size).clip(max=rows.size - 1)
-                part = _block(engine, rows, rows.block(first, size), points[take], keys[take], held, tick, run)
+                part = _block(
+                    engine, rows, rows.block(first, size), points[take], keys[take], held, tick, run
+                )
                 kept = min(size, rows.size - first)
                 parts.append(jax.tree_util.tree_map(lambda v, kept=kept: np.asarray(v)[:kept], part))
         values, stats = jax.tree_util.tree_map(lambda *v: np.concatenate(v), *parts)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def per_datum(problem: Problem, draws: xr.Dataset, stats: Mapping[str, np.ndarray]) -> xr.Dataset:
-    """Figures of each datum (n,): the worst over its latents of R-hat and effective sizes, and its chains' own.
+    """Figures of each datum (n,): R-hat and effective sizes, worst over its latents, and its chains' own.
 
     ``draws`` (chain, draw, n, ...), ``stats`` (chain, draw, n).
     """

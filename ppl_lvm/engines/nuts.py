@@ -130,7 +130,6 @@ class NUTS(Engine):
             status=_status(stats),
         )
 
-
     def _run_by_datum(self, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Fit:
         from ppl_lvm.engines._jax_nuts_rows import sample_rows, totals
         from ppl_lvm.engines._per_datum import per_datum

@@ -1,4 +1,4 @@
-"""log p(x) of each datum by annealed importance sampling, and both ways on data simulated from the decoder."""
+"""log p(x) of each datum by annealed importance sampling; both ways on data simulated from the decoder."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def ais_log_likelihood(
 ) -> LogPredictive:
     r"""log p(x_i | weights) of each datum by annealed importance sampling: a stochastic lower bound.
 
-    Chains go from the encoder's q(z | x) (or the prior) to the posterior of z along the geometric path, with a
-    Hamiltonian move at each of the temperatures; step sizes by datum and temperature come from a pilot run and
-    are then fixed. The mean weight of a datum is an unbiased estimate of p(x_i), and its log is low by
+    Chains go from the encoder's q(z | x) (or the prior) to the posterior of z along the geometric path, with
+    a Hamiltonian move at each of the temperatures; step sizes by datum and temperature come from a pilot run
+    and are then fixed. The mean weight of a datum is an unbiased estimate of p(x_i), and its log is low by
     :math:`\approx \frac12 \mathrm{Var}` of the estimate's log on average (Neal 2001; Wu, Burda, Salakhutdinov
     and Grosse 2017, arXiv:1611.04273).
 
@@ -81,7 +81,9 @@ def annealed(
     from ppl_lvm.gaps._jax_ais import anneal
 
     if start == "prior" and own.rows.density.sample_prior is None:
-        raise ValueError("start: the prior of the latents is improper, so chains cannot start there; use 'encoder'.")
+        raise ValueError(
+            "start: the prior of the latents is improper, so chains cannot start there; use 'encoder'."
+        )
     return anneal(
         own.rows,
         own.base,
@@ -111,8 +113,8 @@ class Bidirectional:
     Attributes
     ----------
     table
-        A row per datum, nats: ``forward`` (a stochastic lower bound), ``reverse`` (an upper bound), ``iwae`` (a
-        lower bound), each with ``..._error``.
+        A row per datum, nats: ``forward`` (a stochastic lower bound), ``reverse`` (an upper bound), ``iwae``
+        (a lower bound), each with ``..._error``.
     data, latents
         What was simulated, (n, \\*image), and the latents that made them (n, ...).
     """
@@ -161,13 +163,14 @@ def bidirectional(
     block: int = BLOCK,
     progress: bool | None = None,
 ) -> Bidirectional:
-    r"""Bound log p(x) of data simulated from the trained decoder from both sides (bidirectional Monte Carlo).
+    r"""Bound log p(x) of data simulated from the decoder from both sides (bidirectional Monte Carlo).
 
-    z from the prior and x from p(x | z) make z an exact draw of the posterior given x. Chains annealed forwards
-    bound log p(x) from below; chains annealed backwards from that z bound it from above,
-    :math:`E[-\log \frac1c \sum_j e^{-w_j}] \ge \log p(x)` (Grosse, Ghahramani and Adams 2015, arXiv:1511.02543;
-    Wu et al. 2017). A small gap says that :func:`ais_log_likelihood` with these settings, and an IWAE bound
-    that agrees with it, are accurate on data *like these*; nothing of data the decoder would not produce.
+    z from the prior and x from p(x | z) make z an exact draw of the posterior given x. Chains annealed
+    forwards bound log p(x) from below; chains annealed backwards from that z bound it from above,
+    :math:`E[-\log \frac1c \sum_j e^{-w_j}] \ge \log p(x)` (Grosse, Ghahramani and Adams 2015,
+    arXiv:1511.02543; Wu et al. 2017). A small gap says that :func:`ais_log_likelihood` with these settings,
+    and an IWAE bound that agrees with it, are accurate on data *like these*; nothing of data that the decoder
+    would not produce.
 
     The reverse chains of a datum start at one exact draw and are moved 50 times before they go back. Where
     they still depend on each other a datum's own error is too small; ``std_error`` of means over data is not.

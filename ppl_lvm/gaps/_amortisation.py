@@ -1,4 +1,4 @@
-r"""What an encoder costs, taken apart (Cremer, Li and Duvenaud 2018, ICML, "Inference suboptimality in VAEs").
+r"""What an encoder costs, taken apart (Cremer, Li and Duvenaud 2018, "Inference suboptimality in VAEs").
 
 .. math::
 
@@ -108,15 +108,15 @@ def amortisation_gap(
         "ais" (:func:`ais_log_likelihood`, with ``num_chains``, ``num_temperatures`` and ``start``) or "iwae"
         (the bound of ``num_particles`` draws of the encoder).
     family
-        The family of the best normal: "diagonal" or "full"; None: the encoder's own, full where the encoder's q
-        is a flow. Where it is not the encoder's own, the difference of the two ELBOs holds the difference of
+        The family of the best normal: "diagonal" or "full"; None: the encoder's own, full where its q is a
+        flow. Where it is not the encoder's own, the difference of the two ELBOs holds the difference of
         the families as well, and may be negative; the notes say so.
     num_draws
         Draws for each ELBO, at least 2; independent of those that the refinement saw.
     tolerance, max_rounds
         The refinement (Adam from the encoder's output, as in semi-amortised inference: Kim et al. 2018, ICML)
-        stops when 100 steps gain less than ``tolerance`` nats, or nothing beyond two standard errors, for every
-        datum that runs with it, or after ``max_rounds`` times 100 steps.
+        stops when 100 steps gain less than ``tolerance`` nats, or nothing beyond two standard errors, for
+        every datum that runs with it, or after ``max_rounds`` times 100 steps.
     seed, block, progress
         As for :func:`ais_log_likelihood`.
 
@@ -146,7 +146,10 @@ def amortisation_gap(
     columns |= {"log_p": top, "log_p_error": top_error}
     columns |= {"approximation": top - columns["best"]}
     columns |= {"approximation_error": np.hypot(top_error, columns["best_error"])}
-    columns |= {"inference": top - columns["elbo"], "inference_error": np.hypot(top_error, columns["elbo_error"])}
+    columns |= {
+        "inference": top - columns["elbo"],
+        "inference_error": np.hypot(top_error, columns["elbo_error"]),
+    }
     names = ("log_p", "best", "elbo", "approximation", "amortisation", "inference")
     order = [n for name in names for n in (name, f"{name}_error")]
     table = _frame({n: columns[n] for n in (*order, "last_gain")})
@@ -212,18 +215,23 @@ def _notes(table: pd.DataFrame, settings: Mapping[str, Any]) -> tuple[str, ...]:
         "ais": f"AIS ({settings['num_chains']} chains, {settings['num_temperatures']} temperatures)",
         "iwae": f"IWAE with {settings['num_particles']} particles",
     }[settings["log_p"]]
-    out = [f"log p(x) is a stochastic lower bound by {way}; gaps to it are at least what is shown"]
+    q = settings["family"]
+    out = [
+        f"log p(x) is a stochastic lower bound by {way}; gaps to it are at least what is shown",
+        f"the best {q} normal is the best one found; what it misses counts as approximation, "
+        "not as amortisation",
+    ]
     if settings["family"] != settings["encoder_family"]:
         kind = {"other": "not normal", "full": "a full-covariance normal", "diagonal": "a diagonal normal"}
         out.append(
-            f"the encoder's q is {kind[settings['encoder_family']]}, the refined one a {settings['family']} normal: "
-            "their difference is of families as well as of amortisation, and may be negative"
+            f"the encoder's q is {kind[settings['encoder_family']]}, the refined one a {settings['family']} "
+            "normal: their difference is of families as well as of amortisation, and may be negative"
         )
     left = int((~table["converged"]).sum())
     if left:
         out.append(
-            f"the refinement of {left} data still gained up to {table['last_gain'].max():.3f} nats in its last 100 "
-            "steps: raise max_rounds"
+            f"the refinement of {left} data still gained up to {table['last_gain'].max():.3f} nats in its "
+            "last 100 steps: raise max_rounds"
         )
     return tuple(out)
 

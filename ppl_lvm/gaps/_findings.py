@@ -35,15 +35,28 @@ def _active(table: pd.DataFrame) -> Finding:
 def _collapse(table: pd.DataFrame, summary: pd.DataFrame) -> list[Finding]:
     total, error = float(summary.loc["kl", "value"]), float(summary.loc["kl", "error"])
     if total < _ALL_COLLAPSED:
-        text = f"posterior collapse: q(z | x) is the prior (KL {total:.3f} +- {error:.3f} nats per datum), so the "
-        return [Finding("error", "posterior_collapse", total, text + f"decoder ignores z: {_HOPES}")]
+        text = (
+            f"posterior collapse: q(z | x) is the prior (KL {total:.3f} +- {error:.3f} nats per datum), so "
+        )
+        return [Finding("error", "posterior_collapse", total, text + f"the decoder ignores z: {_HOPES}")]
     gone = table.index[table["kl"] + 2 * table["kl_error"] < _COLLAPSED]
     if not len(gone):
         least = float(table["kl"].min())
-        return [Finding("ok", "posterior_collapse", least, f"no dimension has collapsed (smallest KL {least:.3f} nats)")]
-    text = f"{len(gone)} of {len(table)} dimensions have collapsed to the prior (KL below {_COLLAPSED} nats): "
+        return [
+            Finding(
+                "ok",
+                "posterior_collapse",
+                least,
+                f"no dimension has collapsed (smallest KL {least:.3f} nats)",
+            )
+        ]
+    text = (
+        f"{len(gone)} of {len(table)} dimensions have collapsed to the prior (KL below {_COLLAPSED} nats): "
+    )
     worst = float(table.loc[gone, "kl"].max())
-    return [Finding("warning", "posterior_collapse", worst, text + f"a smaller latent_dim would do, or {_HOPES}")]
+    return [
+        Finding("warning", "posterior_collapse", worst, text + f"a smaller latent_dim would do, or {_HOPES}")
+    ]
 
 
 def _holes(summary: pd.DataFrame, num_data: int) -> Finding:
@@ -51,11 +64,11 @@ def _holes(summary: pd.DataFrame, num_data: int) -> Finding:
     away, away_error = (float(summary.loc["aggregate_kl", c]) for c in ("value", "error"))
     told = accuracy - 3 * error > 0.5
     text = (
-        f"a classifier tells the encoder's z of {num_data} data from the prior's with accuracy {accuracy:.3f} +- "
-        f"{error:.3f}; KL(q(z) || p(z)) {away:.2f} +- {away_error:.2f} nats"
+        f"a classifier tells the z of {num_data} data from the prior's with accuracy {accuracy:.3f} "
+        f"+- {error:.3f}; KL(q(z) || p(z)) {away:.2f} +- {away_error:.2f} nats"
     )
     if told:
-        text += ": the aggregate posterior leaves holes in the prior, and samples from there may look like no datum"
+        text += ": the aggregate posterior leaves holes in the prior, where samples may look like no datum"
     return Finding("warning" if told else "ok", "aggregate_posterior", accuracy, text)
 
 
@@ -63,7 +76,7 @@ def _generalisation(summary: pd.DataFrame) -> Finding:
     gap, error = (float(summary.loc["train_test_gap", c]) for c in ("value", "error"))
     scale = abs(float(summary.loc["elbo", "value"]))
     bad = gap > 3 * error and gap > _MATTERS * scale
-    text = f"the bound is {gap:.2f} +- {error:.2f} nats per datum higher on the training data than on held-out data"
+    text = f"the bound is {gap:.2f} +- {error:.2f} nats per datum higher on training than on held-out data"
     if bad:
         text += ": stop earlier (validation=, patience=), use a smaller network, or more data"
     return Finding("warning" if bad else "ok", "train_test_gap", gap, text)

@@ -30,7 +30,7 @@ _SHARP = 4.0  # of the sigmoid of the temperatures
 
 
 class Base(NamedTuple):
-    """Normal distributions r of the data's latents in unconstrained space: means (n, d), Cholesky factors (n, d, d)."""
+    """Normals r of each datum's unconstrained latents: means (n, d), Cholesky factors (n, d, d)."""
 
     loc: np.ndarray
     tril: np.ndarray
@@ -107,7 +107,7 @@ def _compiled(way: str, rows: Rows, start: Start, chains: int, given: Any, held:
 
 
 class _Path:
-    """The path of all data: positions u (b, c, d) with z = loc + tril u; ``given`` is (row, loc, tril) by datum."""
+    """The path of all data: positions u (b, c, d), z = loc + tril u; ``given`` is (row, loc, tril)."""
 
     def __init__(self, rows: Rows, start: Start) -> None:
         self.density, self.log_joint, self.start = rows.density, rows.log_joint(), start
@@ -132,7 +132,7 @@ class _Path:
 
     def begin(self, key: Any, chains: int, given: Any, held: Any) -> Any:
         """Draws of the start, (b, c, d)."""
-        row, loc, tril = given
+        loc = given[1]
         shape = (loc.shape[0], chains, loc.shape[1])
         if self.start == "encoder":
             return jax.random.normal(key, shape, loc.dtype)
@@ -148,7 +148,9 @@ class _Path:
     def particles(self, u: Any, given: Any, held: Any) -> Particles:
         return Particles(u, *self.at(u, given, held))
 
-    def move(self, key: Any, own: Particles, beta: Any, sizes: Any, given: Any, held: Any) -> tuple[Particles, Any]:
+    def move(
+        self, key: Any, own: Particles, beta: Any, sizes: Any, given: Any, held: Any
+    ) -> tuple[Particles, Any]:
         """One move of every chain; acceptance rates by datum, (b,)."""
         keys = jax.random.split(key, own.z.shape[:2])
         moved, rates = self._move(keys, own, beta, sizes, jnp.ones(own.z.shape[-1], own.z.dtype), given, held)
@@ -196,7 +198,7 @@ def _forward(rows: Rows, start: Start, chains: int) -> Callable[..., Any]:
 
 
 def _reverse(rows: Rows, start: Start, chains: int) -> Callable[..., Any]:
-    """From exact draws of the posterior: first moved apart at temperature 1, which leaves each an exact draw."""
+    """From exact draws of the posterior, moved apart at temperature 1 first, which leaves each exact."""
     path = _Path(rows, start)
 
     def run(key: Any, betas: Any, sizes: Any, given: Any, held: Any, truth: Any) -> tuple[Any, Any]:

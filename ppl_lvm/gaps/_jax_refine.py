@@ -1,9 +1,9 @@
-"""The best normal distribution of each datum, from the encoder's on: semi-amortised refinement, all data at once.
+"""The best normal distribution of each datum, from the encoder's on: semi-amortised, all data at once.
 
 z = loc + A (delta + T eps), eps standard normal, A the encoder's scale, T lower triangular or diagonal. Adam
 (Kingma and Ba 2015) climbs each datum's ELBO along the path derivative, which leaves the density's own
-dependence on its parameters out (Roeder, Wu and Duvenaud 2017, NeurIPS: its noise goes as q nears the posterior).
-Whether a datum still gains is judged on a set of draws that stays the same, by paired differences.
+dependence on its parameters out (Roeder, Wu and Duvenaud 2017, NeurIPS): its noise goes as q nears the
+posterior. Whether a datum still gains is judged on draws that stay the same, by paired differences.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Normals(NamedTuple):
 
 
 class Refined(NamedTuple):
-    """The distributions found (means (n, d), Cholesky factors (n, d, d)), the ELBO's gain in the last round of
-    steps (n,), and whether it was below the tolerance or within two standard errors of it."""
+    """The distributions found (means (n, d), Cholesky factors (n, d, d)), the ELBO's gain in the last round
+    of steps (n,), and whether it was below the tolerance or within two standard errors of it."""
 
     base: Base
     last_gain: np.ndarray
@@ -104,7 +104,7 @@ def _climb(
         difference = now - value
         gain, error = difference.mean(1), difference.std(1, ddof=1) / math.sqrt(difference.shape[1])
         better = gain > 0  # NaN is not
-        best = jax.tree_util.tree_map(lambda a, o, g=jnp.asarray(better): _where(g, a, o), candidate, best)
+        best = _chosen(jnp.asarray(better), candidate, best)
         value = np.where(better[:, None], now, value)
         done = (gain < tolerance) | (gain < 2 * error)
         if done.all():
@@ -113,8 +113,9 @@ def _climb(
     return loc, tril, np.maximum(gain, 0.0), done
 
 
-def _where(keep: Any, a: Any, b: Any) -> Any:
-    return jnp.where(keep.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+def _chosen(keep: Any, a: Normals, b: Normals) -> Normals:
+    """The first where ``keep`` (n,), else the second."""
+    return jax.tree_util.tree_map(lambda x, y: jnp.where(keep.reshape(-1, *[1] * (x.ndim - 1)), x, y), a, b)
 
 
 def _compiled(rows: Rows, given: Any, held: Any, full: bool) -> tuple[Callable, Callable, Callable]:
@@ -195,7 +196,9 @@ def _weights_compiled(rows: Rows, given: Any, held: Any, num: int) -> Callable[.
 
         def one(eps: Any, given: Any, held: Any) -> Any:
             row, loc, tril = given
-            log_q = -0.5 * eps @ eps - 0.5 * len(eps) * math.log(2 * math.pi) - jnp.log(jnp.diagonal(tril)).sum()
+            log_q = (
+                -0.5 * eps @ eps - 0.5 * len(eps) * math.log(2 * math.pi) - jnp.log(jnp.diagonal(tril)).sum()
+            )
             return log_joint(loc + tril @ eps, row, *held) - log_q
 
         def run(key: Any, given: Any, held: Any) -> Any:

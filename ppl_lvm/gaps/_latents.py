@@ -1,4 +1,4 @@
-"""What the latents of a trained encoder and decoder carry, and where their aggregate differs from the prior."""
+"""What the latents of a trained model carry, and where their aggregate differs from the prior."""
 
 from __future__ import annotations
 
@@ -73,7 +73,13 @@ class LatentDiagnostics:
 
 
 def latent_diagnostics(
-    fit: Fit, data: Any = None, *, heldout: Any = None, num_data: int = 2000, seed: int = 0, block: int = BLOCK
+    fit: Fit,
+    data: Any = None,
+    *,
+    heldout: Any = None,
+    num_data: int = 2000,
+    seed: int = 0,
+    block: int = BLOCK,
 ) -> LatentDiagnostics:
     r"""Active units, KL by dimension, the aggregate posterior against the prior, and the train/test gap.
 
@@ -84,8 +90,9 @@ def latent_diagnostics(
     - ``aggregate_kl`` = KL(q(z) || p(z)) of the aggregate posterior :math:`q(z) = \frac1n \sum_i q(z | x_i)`,
       and ``information``, the mutual information of z and the datum's index: kl = information + aggregate_kl
       (Hoffman and Johnson 2016, "ELBO surgery"); the information is at most log n;
-    - ``c2st``, the accuracy of a classifier that tells draws of q(z) from draws of the prior (0.5: it cannot),
-      and ``sliced_w1`` beside ``sliced_w1_noise``, what two samples of the prior of this size would give;
+    - ``c2st``, the accuracy of a classifier that tells draws of q(z) from draws of the prior (0.5: it
+      cannot), and ``sliced_w1`` beside ``sliced_w1_noise``, what two samples of the prior of this size would
+      give;
     - ``heldout_elbo`` and ``train_test_gap``, elbo less heldout_elbo: of independent samples, so unpaired.
 
     Parameters
@@ -130,7 +137,11 @@ def latent_diagnostics(
         found = _mean(of_other.elbo(params, theirs, _ELBO_DRAWS, seed + 2, block)["bound"])
         figures["heldout_elbo"] = (*found, "lower bound")
         gap = figures["elbo"][0] - found[0]
-        figures["train_test_gap"] = (gap, math.hypot(figures["elbo"][1], found[1]), "unpaired difference of bounds")
+        figures["train_test_gap"] = (
+            gap,
+            math.hypot(figures["elbo"][1], found[1]),
+            "unpaired difference of bounds",
+        )
     summary = pd.DataFrame.from_dict(figures, orient="index", columns=["value", "error", "kind"])
     names = [f"{k}[{i}]" for k, v in drawn.items() for i in range(v.reshape(len(v), -1).shape[1])]
     kl = parts["kl"] if parts["kl"].shape[1] == len(names) else _marginal_kl(mean, sd)
@@ -154,7 +165,7 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
 
 
 def _marginal_kl(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """KL of normal marginals (n, q) to a standard normal; where q does not factorise, these do not sum to its KL."""
+    """KL of normal marginals (n, q) to a standard normal; with correlations they do not sum to q's KL."""
     return np.asarray(0.5 * (mean**2 + sd**2 - 1) - np.log(sd))
 
 
@@ -192,7 +203,9 @@ def _aggregate(
 ) -> dict[str, tuple[float, float, str]]:
     """Draws of the aggregate posterior, one for each datum, against draws of the prior."""
     prior = of.prior(params, rows, seed + 3, block)
-    a, b = (np.concatenate([v.reshape(len(v), -1) for v in s.values()], 1).astype(float) for s in (drawn, prior))
+    a, b = (
+        np.concatenate([v.reshape(len(v), -1) for v in s.values()], 1).astype(float) for s in (drawn, prior)
+    )
     accuracy, error = classifier_test(a, b, rng)
     distance, noise = sliced_wasserstein(a, b, rng)
     log_prior, log_q = _terms(of, params, rows, {k: v[None] for k, v in drawn.items()})
@@ -220,6 +233,11 @@ def _aggregate(
         "sliced_w1": (distance, math.nan, "distance"),
         "sliced_w1_noise": (noise, math.nan, "distance of two samples of the prior"),
     }
+
+
+def _side_by_side(values: Arrays) -> np.ndarray:
+    """Latents (n, ...) by site as (n, q)."""
+    return np.concatenate([v.reshape(len(v), -1) for v in values.values()], 1).astype(float)
 
 
 def _terms(of: Evaluator, params: Arrays, rows: Arrays, values: Arrays) -> tuple[np.ndarray, np.ndarray]:

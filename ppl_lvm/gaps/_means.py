@@ -1,4 +1,4 @@
-"""Means over data, with two errors: of these data's mean, and of the mean over the population they come from."""
+"""Means over data, with two errors: of these data's mean, and of the mean of the population behind them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Mean(NamedTuple):
     """A mean over data (nats per datum).
 
-    ``mc_error`` is its Monte Carlo standard error for these very data, ``std_error`` that of the mean over the
-    population that the data are a sample of (it contains the first; NaN for a single datum).
+    ``mc_error`` is its Monte Carlo standard error for these very data, ``std_error`` that of the mean over
+    the population that the data are a sample of (it contains the first; NaN for a single datum).
     """
 
     value: float
@@ -42,7 +42,12 @@ def summary_table(table: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame
     rows = {}
     for name, kind in kinds.items():
         found = mean_of(table[name].to_numpy(), table[f"{name}_error"].to_numpy())
-        rows[name] = {"mean": found.value, "mc_error": found.mc_error, "std_error": found.std_error, "kind": kind}
+        rows[name] = {
+            "mean": found.value,
+            "mc_error": found.mc_error,
+            "std_error": found.std_error,
+            "kind": kind,
+        }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

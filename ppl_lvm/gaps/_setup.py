@@ -61,8 +61,8 @@ def setup(what: str, fit: Any, data: Any, *, seed: int, block: int) -> Iterator[
     problem, _, params = at(fit, data)
     if not amortised(problem, "numpyro"):
         raise ValueError(
-            f"{what}: {fit.model.describe()} has no program and guide on JAX, where chains of all data run at once; "
-            "describe its networks with lvm.networks, or give equinox modules."
+            f"{what}: {fit.model.describe()} has no program and guide on JAX, where chains of all data run "
+            "at once; describe its networks with lvm.networks, or give equinox modules."
         )
     with jax_session(problem.dtype):
         of = JaxEvaluator(problem)
@@ -76,15 +76,15 @@ def check_fit(what: str, fit: Any) -> None:
         raise TypeError(f"{what}: expected a Fit, got {type(fit).__name__}.")
     if not is_amortised(fit):
         raise ValueError(
-            f"{what}: expected a fit of a model with an encoder, such as lvm.fit(models.VAE(), x, SVI()), got one of "
-            f"{fit.model.describe()} by {type(fit.engine).__name__}."
+            f"{what}: expected a fit of a model with an encoder, such as lvm.fit(models.VAE(), x, SVI()), "
+            f"got one of {fit.model.describe()} by {type(fit.engine).__name__}."
         )
 
 
 def _base(
     of: JaxEvaluator, problem: Problem, params: Mapping[str, Any], rows: Rows, seed: int, block: int
 ) -> tuple[Base, bool]:
-    """The encoder's normal distribution; by moments of draws where it is none, or its sites are not all real."""
+    """The encoder's normal distribution; moments of draws where it is none, or its sites are not all real."""
     from ppl_lvm.gaps._jax_ais import Base
 
     data = rows_of(problem)
@@ -113,7 +113,9 @@ def _real(site: Any) -> bool:
     return bool(constraint.check(probe).all())
 
 
-def unconstrained(rows: Rows, values: Mapping[str, np.ndarray], params: Mapping[str, Any], dtype: str) -> np.ndarray:
+def unconstrained(
+    rows: Rows, values: Mapping[str, np.ndarray], params: Mapping[str, Any], dtype: str
+) -> np.ndarray:
     """Values (s, n, ...) by site as flat unconstrained points (n, s, d)."""
     import jax
     import jax.numpy as jnp

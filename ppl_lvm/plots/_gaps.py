@@ -18,7 +18,7 @@ _MARK = {"at least": "≥ ", "difference": "", "lower bound": "≥ "}
 
 @styled
 def plot_gaps(gap: AmortisationGap, *, num_data: int = 200) -> Figure:
-    """The amortisation gap and, on top of it, the approximation gap of every datum, and their means over data.
+    """The amortisation gap and, on top of it, the approximation gap of every datum; their means over data.
 
     Data are sorted by the whole gap, log p(x) less the encoder's ELBO; of more than ``num_data`` an even
     selection is shown (the means are of all). Bars on the means are two standard errors over data.
@@ -39,7 +39,9 @@ def plot_gaps(gap: AmortisationGap, *, num_data: int = 200) -> Figure:
     legend = [(Patch(color=c), f"{name} gap ({kinds[name]})") for name, c in _PARTS.items()]
     bars = len(shown) <= _MOST_BARS
     way = "AIS" if gap.settings["log_p"] == "ais" else "IWAE"
-    caption = f"log p(x) by {way}, a stochastic lower bound; q* the best {gap.settings['family']} normal of each datum. "
+    caption = (
+        f"log p(x) by {way}, a stochastic lower bound; the best q is a {gap.settings['family']} normal. "
+    )
     caption += "Left: bars are two Monte Carlo errors of the whole gap. " if bars else ""
     caption += "Right: means over data with two standard errors."
     title = f"What the encoder costs: {shorten(plain(gap.settings['model']), 4.5)}"
@@ -100,16 +102,20 @@ def plot_latent_diagnostics(found: LatentDiagnostics) -> Figure:
     total = found.summary.loc["kl"]
     caption = (
         f"{int(active.sum())} of {len(table)} dimensions active on {found.num_data} data; KL in all "
-        f"{total['value']:.2f} \u00b1 {total['error']:.2f} nats. Bars are two standard errors; dashed: the threshold "
-        "of activity, 0.01."
+        f"{total['value']:.2f} \u00b1 {total['error']:.2f} nats. Bars are two standard errors; dashed: the "
+        "threshold of activity, 0.01."
     )
     figure = blank(f"Latents of {shorten(plain(found.model), 5.0)}", caption, 2.6, legend=legend)
     left, right = figure.subplots(1, 2)
     at, names = np.arange(len(table)), [n.partition("[")[2].rstrip("]") or n for n in table.index]
     colors = np.where(active, COLORS[0], FAINT)
-    left.bar(at, table["kl"], yerr=2 * table["kl_error"], color=colors, width=0.8, error_kw={"elinewidth": 0.8})
+    left.bar(
+        at, table["kl"], yerr=2 * table["kl_error"], color=colors, width=0.8, error_kw={"elinewidth": 0.8}
+    )
     left.set_ylabel("KL to the prior (nats)")
-    right.errorbar(at, table["activity"], yerr=2 * table["activity_error"], fmt="none", ecolor=FAINT, elinewidth=0.8)
+    right.errorbar(
+        at, table["activity"], yerr=2 * table["activity_error"], fmt="none", ecolor=FAINT, elinewidth=0.8
+    )
     right.scatter(at, table["activity"], c=colors, s=18, zorder=3)
     right.axhline(0.01, color=BLACK, linewidth=0.8, linestyle=(0, (4, 3)))
     right.set_yscale("log")
