@@ -333,7 +333,7 @@ def _per_datum_finding(own: xr.Dataset) -> Finding:
     rhat = own["r_hat"]
     plate = rhat.dims[0]
     bad = int((rhat > 1.01).sum())
-    at = int(rhat.argmax())
+    at = int(np.argmax(rhat.values))
     where = rhat[plate].values[at] if plate in rhat.coords else at
     level: Any = "ok" if not bad else "warning" if float(rhat.max()) <= 1.05 else "error"
     return Finding(

@@ -77,8 +77,13 @@ def _block(
 ) -> tuple[Arrays, Arrays]:
     start, advance, finish, curvature = _compiled(engine, rows, data, points, keys, held)
     scales = curvature(points[:, 0], data, rows.shared, held)
-    given = ({**data, **rows.shared}, (held, scales))
-    chains = start(points / scales[:, None], keys, *given)
+    chains_of = engine.num_chains
+    each = jnp.repeat(
+        jnp.arange(len(scales)), chains_of
+    )  # chains of a datum stand together, one map over all
+    given = ({**{k: v[each] for k, v in data.items()}, **rows.shared}, (held, scales[each]))
+    keys = keys.reshape(-1)
+    chains = start((points / scales[:, None]).reshape(len(each), -1), keys, *given)
     total = engine.num_warmup + engine.num_samples
     step = max(1, total // 20) if run.progress else total
     for first in range(0, total, step):
@@ -86,14 +91,15 @@ def _block(
         chains = advance(chains, np.int32(first), np.int32(last), keys, *given)
         jax.block_until_ready(chains.draws)
         tick(last - first)
-    values = finish(chains.draws * scales[:, None, None], *given)
-    return dict(values), dict(chains.stats)
+    values = finish(chains.draws * scales[each][:, None], *given)
+    found = (dict(values), dict(chains.stats))
+    return jax.tree_util.tree_map(lambda v: v.reshape(-1, chains_of, *v.shape[1:]), found)
 
 
 def _compiled(
     engine: NUTS, rows: Rows, data: Any, points: Any, keys: Any, held: Any
 ) -> tuple[Callable, Callable, Callable, Callable]:
-    """(start, advance, finish, curvature) over (datum, chain)."""
+    """(start, advance, finish) over all chains of all data, and curvature over data."""
     steps = (engine.num_warmup, engine.num_samples, engine.target_accept, engine.max_tree_depth)
     settings = (*steps, engine.dense_mass, engine.kernel)
     density = rows.density
@@ -102,15 +108,13 @@ def _compiled(
     def build() -> tuple[Callable, Callable, Callable, Callable]:
         start, advance = _program(engine, density)
         over = {**dict.fromkeys(data, 0), **dict.fromkeys(rows.shared)}
-        start = jax.vmap(jax.vmap(start, in_axes=(0, 0, None, None)), in_axes=(0, 0, over, (None, 0)))
-        advance = jax.vmap(advance, in_axes=(0, None, None, 0, None, None))
+        start = jax.vmap(start, in_axes=(0, 0, over, (None, 0)))
         advance = jax.vmap(advance, in_axes=(0, None, None, 0, over, (None, 0)))
 
         def constrain(point: Any, data: Any, params: Any) -> Any:
             return density.constrain(density.unflatten(point), data, params[0])
 
-        each = jax.vmap(jax.vmap(constrain, in_axes=(0, None, None)), in_axes=(0, None, None))
-        finish = jax.vmap(each, in_axes=(0, over, (None, 0)))
+        finish = jax.vmap(jax.vmap(constrain, in_axes=(0, None, None)), in_axes=(0, over, (None, 0)))
         return jax.jit(start), jax.jit(advance, donate_argnums=(0,)), jax.jit(finish), jax.jit(_scales(rows))
 
     return cached(key, build)

@@ -160,7 +160,12 @@ def amortisation_gap(
         "amortisation": "at least" if same else "difference",
         "inference": "at least",
     }
-    settings = {"model": fit.model.describe(), "log_p": log_p, "family": chosen, "encoder_family": own_family}
+    settings: dict[str, Any] = {
+        "model": fit.model.describe(),
+        "log_p": log_p,
+        "family": chosen,
+        "encoder_family": own_family,
+    }
     settings |= {"num_draws": num_draws, "num_chains": num_chains, "num_temperatures": num_temperatures}
     settings |= {"start": start, "num_particles": num_particles, "tolerance": tolerance, "seed": seed}
     return AmortisationGap(table, summary_table(table, kinds), settings, _notes(table, settings))

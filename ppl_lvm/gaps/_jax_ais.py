@@ -70,7 +70,7 @@ def anneal(
     forward chains has the mean p(x), exp(-w) of reverse chains the mean 1 / p(x).
     """
     size = min(max(1, block // max(chains, _PILOT)), rows.size)
-    betas = jnp.asarray(temperatures(num_temperatures), rows_dtype(rows, params))
+    betas = jnp.asarray(temperatures(num_temperatures), base.loc.dtype)
     found: list[tuple[np.ndarray, np.ndarray]] = []
     with bar(rows.size, "AIS" if truth is None else "reverse AIS", progress) as tick:
         for i, first in enumerate(range(0, rows.size, size)):
@@ -89,15 +89,6 @@ def anneal(
             found.append(tuple(np.asarray(v, np.float64)[:kept] for v in out))  # type: ignore[arg-type]  # two
             tick(kept)
     return LogWeights(*(np.concatenate(v) for v in zip(*found, strict=True)))
-
-
-def rows_dtype(rows: Rows, params: Mapping[str, Any]) -> Any:
-    """The dtype of the latents."""
-    density = rows.density
-    row = {**rows.block(0, 1), **rows.shared}
-    row = {k: v[0] if k in rows.data else v for k, v in row.items()}
-    like = {k: jnp.zeros(s) for k, s in density.shapes.items()}
-    return jax.eval_shape(lambda: density.total(like, row, dict(params))).dtype
 
 
 def _compiled(way: str, rows: Rows, start: Start, chains: int, given: Any, held: Any) -> Callable[..., Any]:
@@ -191,7 +182,8 @@ def _forward(rows: Rows, start: Start, chains: int) -> Callable[..., Any]:
         particles = path.particles(path.begin(first, chains, given, held), given, held)
         zero = jnp.zeros(particles.z.shape[:2], betas.dtype)
         steps = (jax.random.split(keys[0], len(betas)), betas, sizes)
-        (_, log_w, _), rates = lax.scan(temper, (particles, zero, jnp.zeros((), betas.dtype)), steps)
+        end: Any = lax.scan(temper, (particles, zero, jnp.zeros((), betas.dtype)), steps)
+        (_, log_w, _), rates = end
         return log_w, rates.mean(0)
 
     return run
@@ -221,7 +213,8 @@ def _reverse(rows: Rows, start: Start, chains: int) -> Callable[..., Any]:
         below = jnp.concatenate([jnp.zeros(1, betas.dtype), betas[:-1]])
         steps = (jax.random.split(second, len(betas)), betas, below, sizes)
         begun = (apart, jnp.zeros(u.shape[:2], betas.dtype))
-        (_, log_w), rates = lax.scan(cool, begun, steps, reverse=True)
+        end: Any = lax.scan(cool, begun, steps, reverse=True)
+        (_, log_w), rates = end
         return log_w, rates.mean(0)
 
     return run

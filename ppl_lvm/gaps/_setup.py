@@ -36,7 +36,7 @@ class Setup:
 
     @property
     def arguments(self) -> dict[str, np.ndarray]:
-        return rows_of(self.problem)
+        return dict(rows_of(self.problem))
 
     @property
     def held(self) -> dict[str, Any]:
@@ -120,12 +120,17 @@ def unconstrained(
     import jax
     import jax.numpy as jnp
 
+    from ppl_lvm.backends._numpyro import cached
+
     def one(values: Any, row: Any, shared: Any, params: Any) -> Any:
         own = {k: v[None] for k, v in values.items()}
         return rows.density.flatten(rows.density.unconstrain(own, {**row, **shared}, params))
 
-    over_draws = jax.vmap(one, in_axes=(0, None, None, None))
-    both = jax.jit(jax.vmap(over_draws, in_axes=(1, 0, None, None)))
+    def build() -> Any:
+        over_draws = jax.vmap(one, in_axes=(0, None, None, None))
+        return jax.jit(jax.vmap(over_draws, in_axes=(1, 0, None, None)))
+
+    both = cached(("unconstrain rows", rows.density.key), build)
     given = {k: jnp.asarray(v, dtype) for k, v in values.items()}
     held = {k: jnp.asarray(v, dtype) for k, v in params.items()}
     return np.asarray(both(given, rows.data, rows.shared, held))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -54,15 +56,14 @@ def plot_gaps(gap: AmortisationGap, *, num_data: int = 200) -> Figure:
     return figure
 
 
-def _bars(axes: Axes, shown: object, errors: bool) -> None:
-    table = shown
-    at = np.arange(len(table))  # type: ignore[arg-type]  # a DataFrame
-    below, above = (np.asarray(table[n], float) for n in _PARTS)  # type: ignore[index]
+def _bars(axes: Axes, table: Any, errors: bool) -> None:
+    at = np.arange(len(table))
+    below, above = (np.asarray(table[n], float) for n in _PARTS)
     colors = list(_PARTS.values())
     axes.bar(at, below, width=1.0, color=colors[0], linewidth=0)
     axes.bar(at, above, bottom=below, width=1.0, color=colors[1], linewidth=0)
     if errors:
-        total, noise = (np.asarray(table[n], float) for n in ("inference", "inference_error"))  # type: ignore[index]
+        total, noise = (np.asarray(table[n], float) for n in ("inference", "inference_error"))
         axes.errorbar(at, total, yerr=2 * noise, fmt="none", ecolor=BLACK, elinewidth=0.7)
     axes.axhline(0, color=FAINT, linewidth=0.6)
     axes.set_xlim(-0.6, len(at) - 0.4)
