@@ -99,7 +99,7 @@ def plot_latent_diagnostics(found: LatentDiagnostics) -> Figure:
         raise TypeError(f"found: expected what lvm.latent_diagnostics returns, got {type(found).__name__}.")
     table = found.table.sort_values("kl", ascending=False)
     active = table["active"].to_numpy(bool)
-    legend = [(Patch(color=COLORS[0]), "active"), (Patch(color=FAINT), "idle")]
+    legend = [(Patch(color=COLORS[0]), "active"), (Patch(color=FAINT), "idle")] if not active.all() else []
     total = found.summary.loc["kl"]
     caption = (
         f"{int(active.sum())} of {len(table)} dimensions active on {found.num_data} data; KL in all "
