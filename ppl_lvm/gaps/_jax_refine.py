@@ -25,6 +25,7 @@ from ppl_lvm.progress import bar
 _STEPS = 100  # of Adam between two looks at the gain
 _PAIRS = 8  # antithetic pairs of draws in a gradient
 _LOOK = 128  # pairs of draws that judge the gain
+_SMALL = 0.2  # gradients below this (nats per sd of the encoder) are followed in proportion, and die out
 _RATE, _SLOWER, _SLOWEST = 0.05, 0.7, 0.002  # step sizes of Adam by look
 
 
@@ -148,10 +149,12 @@ def _compiled(rows: Rows, given: Any, held: Any, full: bool) -> tuple[Callable, 
                 count = count + 1
                 first = jax.tree_util.tree_map(lambda m, g: 0.9 * m + 0.1 * g, first, slope)
                 second = jax.tree_util.tree_map(lambda v, g: 0.999 * v + 0.001 * g**2, second, slope)
-                fix = jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
-                new = jax.tree_util.tree_map(
-                    lambda p, m, v: p + rate * fix * m / (jnp.sqrt(v) + 1e-8), own, first, second
-                )
+                one, two = 1 - 0.9**count, 1 - 0.999**count
+
+                def moved(p: Any, m: Any, v: Any) -> Any:
+                    return p + rate * (m / one) / (jnp.sqrt(v / two) + _SMALL)
+
+                new = jax.tree_util.tree_map(moved, own, first, second)
                 return (new, first, second, count), new
 
             carry, path = lax.scan(once, carry, jax.random.split(key, _STEPS))
