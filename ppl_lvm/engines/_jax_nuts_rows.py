@@ -78,9 +78,7 @@ def _block(
     start, advance, finish, curvature = _compiled(engine, rows, data, points, keys, held)
     scales = curvature(points[:, 0], data, rows.shared, held)
     chains_of = engine.num_chains
-    each = jnp.repeat(
-        jnp.arange(len(scales)), chains_of
-    )  # chains of a datum stand together, one map over all
+    each = jnp.repeat(jnp.arange(len(scales)), chains_of)  # one map over the chains of all data
     given = ({**{k: v[each] for k, v in data.items()}, **rows.shared}, (held, scales[each]))
     keys = keys.reshape(-1)
     chains = start((points / scales[:, None]).reshape(len(each), -1), keys, *given)

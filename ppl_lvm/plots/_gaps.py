@@ -45,13 +45,17 @@ def plot_gaps(gap: AmortisationGap, *, num_data: int = 200) -> Figure:
         f"log p(x) by {way}, a stochastic lower bound; the best q is a {gap.settings['family']} normal. "
     )
     caption += "Left: bars are two Monte Carlo errors of the whole gap. " if bars else ""
-    caption += "Right: means over data with two standard errors."
+    caption += "Right: two standard errors of the mean over data."
+    if (shown["approximation"] < 0).any():
+        caption += " A blue bar inside an orange one is a negative approximation gap, by Monte Carlo error."
     title = f"What the encoder costs: {shorten(plain(gap.settings['model']), 4.5)}"
     figure = blank(title, caption, 2.6, legend=legend)
     left, right = figure.subplots(1, 2, width_ratios=[3, 1.15])
     _bars(left, shown, bars)
     left.set_xlabel(f"datum, by its whole gap ({len(shown)} of {len(table)})")
     left.set_ylabel("gap (nats)")
+    left.set_title("each datum")
+    right.set_title("mean over data")
     _means(right, gap)
     return figure
 
@@ -67,7 +71,8 @@ def _bars(axes: Axes, table: Any, errors: bool) -> None:
         axes.errorbar(at, total, yerr=2 * noise, fmt="none", ecolor=BLACK, elinewidth=0.7)
     axes.axhline(0, color=FAINT, linewidth=0.6)
     axes.set_xlim(-0.6, len(at) - 0.4)
-    axes.locator_params(axis="x", integer=True, nbins=6)
+    step = max(1, -(-len(at) // 6))
+    axes.set_xticks(at[::step])
 
 
 def _means(axes: Axes, gap: AmortisationGap) -> None:
@@ -83,7 +88,8 @@ def _means(axes: Axes, gap: AmortisationGap) -> None:
     axes.axhline(0, color=FAINT, linewidth=0.6)
     axes.margins(y=0.15)
     axes.set_xticks(range(3), ["amort.", "approx.", "both"])
-    axes.set_ylabel("mean over data (nats)")
+    axes.set_xlabel("gap")
+    axes.set_ylabel("gap (nats)")
 
 
 @styled
@@ -113,14 +119,16 @@ def plot_latent_diagnostics(found: LatentDiagnostics) -> Figure:
     left.bar(
         at, table["kl"], yerr=2 * table["kl_error"], color=colors, width=0.8, error_kw={"elinewidth": 0.8}
     )
-    left.set_ylabel("KL to the prior (nats)")
+    left.set_ylabel("KL (nats)")
+    left.set_title("KL to the prior")
+    right.set_title("variance over data of the mean")
     right.errorbar(
         at, table["activity"], yerr=2 * table["activity_error"], fmt="none", ecolor=FAINT, elinewidth=0.8
     )
     right.scatter(at, table["activity"], c=colors, s=18, zorder=3)
     right.axhline(0.01, color=BLACK, linewidth=0.8, linestyle=(0, (4, 3)))
     right.set_yscale("log")
-    right.set_ylabel("variance over data of the mean")
+    right.set_ylabel("activity")
     step = max(1, len(at) // 15)
     for axes in (left, right):
         axes.set_xticks(at[::step], names[::step])
