@@ -15,9 +15,9 @@ _HOPES = "warm the KL up (lvm.Annealing), use free bits, or a weaker decoder"
 _MATTERS = 0.02  # a train/test gap below this share of the bound is let pass
 
 
-def findings_of(table: pd.DataFrame, summary: pd.DataFrame, num_data: int) -> list[Finding]:
+def findings_of(table: pd.DataFrame, summary: pd.DataFrame) -> list[Finding]:
     """Active units, collapse, holes, and the train/test gap."""
-    out = [_active(table), *_collapse(table, summary), _holes(summary, num_data)]
+    out = [_active(table), *_collapse(table, summary), _holes(summary)]
     if "train_test_gap" in summary.index:
         out.append(_generalisation(summary))
     return out
@@ -59,14 +59,11 @@ def _collapse(table: pd.DataFrame, summary: pd.DataFrame) -> list[Finding]:
     ]
 
 
-def _holes(summary: pd.DataFrame, num_data: int) -> Finding:
+def _holes(summary: pd.DataFrame) -> Finding:
     accuracy, error = (float(summary.loc["c2st", c]) for c in ("value", "error"))
     away, away_error = (float(summary.loc["aggregate_kl", c]) for c in ("value", "error"))
     told = accuracy - 3 * error > 0.5
-    text = (
-        f"a classifier tells the z of {num_data} data from the prior's with accuracy {accuracy:.3f} "
-        f"+- {error:.3f}; KL(q(z) || p(z)) {away:.2f} +- {away_error:.2f} nats"
-    )
+    text = f"a classifier tells z of the data from the prior's with accuracy {accuracy:.3f} +- {error:.3f}; KL(q(z) || p(z)) {away:.2f} +- {away_error:.2f} nats"
     if told:
         text += ": the aggregate posterior leaves holes in the prior, where samples may look like no datum"
     return Finding("warning" if told else "ok", "aggregate_posterior", accuracy, text)

@@ -52,7 +52,7 @@ class LatentDiagnostics:
     @functools.cached_property
     def findings(self) -> list[Finding]:
         """What is alarming, with advice; also part of ``fit.diagnose()``."""
-        return findings_of(self.table, self.summary, self.num_data)
+        return findings_of(self.table, self.summary)
 
     def plot(self, **options: Any) -> Any:
         """KL and activity by dimension (:func:`ppl_lvm.plots.plot_latent_diagnostics`), a Figure."""
