@@ -63,7 +63,10 @@ def _holes(summary: pd.DataFrame) -> Finding:
     accuracy, error = (float(summary.loc["c2st", c]) for c in ("value", "error"))
     away, away_error = (float(summary.loc["aggregate_kl", c]) for c in ("value", "error"))
     told = accuracy - 3 * error > 0.5
-    text = f"a classifier tells z of the data from the prior's with accuracy {accuracy:.3f} +- {error:.3f}; KL(q(z) || p(z)) {away:.2f} +- {away_error:.2f} nats"
+    text = (
+        f"a classifier tells z of the data from the prior's with accuracy {accuracy:.3f} +- {error:.3f}; "
+        f"KL(q(z) || p(z)) {away:.2f} +- {away_error:.2f} nats"
+    )
     if told:
         text += ": the aggregate posterior leaves holes in the prior, where samples may look like no datum"
     return Finding("warning" if told else "ok", "aggregate_posterior", accuracy, text)
