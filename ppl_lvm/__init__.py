@@ -38,6 +38,13 @@ _HOME = {
     "Sandwich": "evidence",
     "evidence_ladder": "evidence",
     "EvidenceLadder": "evidence",
+    "ais_log_likelihood": "gaps",
+    "amortisation_gap": "gaps",
+    "AmortisationGap": "gaps",
+    "bidirectional": "gaps",
+    "Bidirectional": "gaps",
+    "latent_diagnostics": "gaps",
+    "LatentDiagnostics": "gaps",
     "choose_dimension": "dimension",
     "subspace_angles": "rotation",
     "SufficientStatistics": "models._statistics",
@@ -97,6 +104,15 @@ if TYPE_CHECKING:
     from ppl_lvm.evidence import EvidenceLadder, Sandwich, bridge, evidence_ladder, sandwich
     from ppl_lvm.families import Flow, LowRank
     from ppl_lvm.fitting import engines_for, fit
+    from ppl_lvm.gaps import (
+        AmortisationGap,
+        Bidirectional,
+        LatentDiagnostics,
+        ais_log_likelihood,
+        amortisation_gap,
+        bidirectional,
+        latent_diagnostics,
+    )
     from ppl_lvm.models._statistics import SufficientStatistics
     from ppl_lvm.predictive import sample_prior
     from ppl_lvm.ranking import rank

@@ -112,11 +112,12 @@ def moments(fit: Fit, dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
     if kind == "resampled" and "proposal" in fit.groups:
         return _weighted_moments(fit, dataset)
     if kind == "chain":
-        return _chain_moments(dataset)
+        return chain_moments(dataset)
     return _independent_moments(dataset)
 
 
-def _chain_moments(dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
+def chain_moments(dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
+    """:func:`moments` of chains, R-hat included."""
     from arviz_stats.base import array_stats
 
     def ess(x: np.ndarray, method: str) -> np.ndarray:
@@ -280,6 +281,11 @@ def diagnose(fit: Fit) -> list[Finding]:
         found.append(Finding("warning", "status", math.nan, str(fit.status)))
     elif fit.status.outcome is Outcome.DEGENERATE:
         found.append(Finding("error", "status", math.nan, str(fit.status)))
+    return by_alarm(found)
+
+
+def by_alarm(found: list[Finding]) -> list[Finding]:
+    """Findings, the most alarming first."""
     order = {"error": 0, "warning": 1, "ok": 2}
     return sorted(found, key=lambda f: order[f.level])
 
@@ -306,9 +312,13 @@ def _chain_findings(fit: Fit) -> list[Finding]:
     out.append(
         Finding(level, "ess", ess, f"smallest effective sample size {ess:.0f} (good: {100 * chains} or more)")
     )
+    own = fit.groups.get("per_datum")
+    if chains > 1 and own is not None and "r_hat" in own:
+        out.append(_per_datum_finding(own))
     divergences = int(fit.status.details.get("divergences", 0))
     if divergences:
-        share = divergences / (chains * fit.posterior.sizes["draw"])
+        count = own.sizes[next(iter(own.sizes))] if own is not None else 1  # chains of each datum
+        share = divergences / (chains * count * fit.posterior.sizes["draw"])
         level = "warning" if share < 0.01 else "error"
         out.append(
             Finding(
@@ -316,6 +326,23 @@ def _chain_findings(fit: Fit) -> list[Finding]:
             )
         )
     return out
+
+
+def _per_datum_finding(own: xr.Dataset) -> Finding:
+    """How many data have chains that disagree, and which is the worst."""
+    rhat = own["r_hat"]
+    plate = rhat.dims[0]
+    bad = int((rhat > 1.01).sum())
+    at = int(np.argmax(rhat.values))
+    where = rhat[plate].values[at] if plate in rhat.coords else at
+    level: Any = "ok" if not bad else "warning" if float(rhat.max()) <= 1.05 else "error"
+    return Finding(
+        level,
+        "r_hat_per_datum",
+        bad,
+        f"{bad} of {rhat.size} data have R-hat above 1.01; the worst is {plate} {where} "
+        f"({float(rhat.max()):.3f})",
+    )
 
 
 def _khat_finding(value: float, fit: Fit) -> Finding:

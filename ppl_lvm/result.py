@@ -119,11 +119,25 @@ class Fit:
 
         return summary(self, prob=prob)
 
-    def diagnose(self) -> list[Any]:
-        """Findings about this fit, each with its figure and advice."""
-        from ppl_lvm.diagnostics import diagnose
+    def diagnose(self, *, heldout: Any = None) -> list[Any]:
+        """Findings about this fit, each with its figure and advice.
 
-        return diagnose(self)
+        Models with an encoder: also of what their latents carry (:func:`ppl_lvm.latent_diagnostics`), and of
+        the train/test gap where ``heldout`` data are given.
+        """
+        from ppl_lvm.amortised import is_amortised
+        from ppl_lvm.diagnostics import by_alarm, diagnose
+
+        found = diagnose(self)
+        if not (self.is_point and is_amortised(self)):
+            if heldout is not None:
+                raise ValueError("heldout: expected None, but for a fit of a model with an encoder.")
+            return found
+        if self.problem is None:
+            return found
+        from ppl_lvm.gaps import latent_diagnostics
+
+        return by_alarm([*found, *latent_diagnostics(self, heldout=heldout).findings])
 
     # ---- prediction ------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ RESULTS = {
     "storage",
     "dimension",
     "evidence",
+    "gaps",
 }
 DOWNSTREAM = RESULTS | PICTURES | {"diagnostics"}
 UPSTREAM = {"data", "emissions", "core", "result", "fitting", "backends", "models", "engines"}
@@ -67,7 +68,7 @@ FORBIDDEN: dict[str, set[str]] = {
 # called, and may name its type: these areas may delegate to anything in this way, others only as said here.
 DELEGATES = {"__init__", "core", "result", "fitting"}
 MAY_DELEGATE = {("comparison", area) for area in PICTURES} | {
-    (area, "plots") for area in ("predictive", "ranking", "dimension", "calibration", "evidence")
+    (area, "plots") for area in ("predictive", "ranking", "dimension", "calibration", "evidence", "gaps")
 }
 
 TORCH = {"torch", "pyro"}

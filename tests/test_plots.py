@@ -24,6 +24,7 @@ import ppl_lvm as lvm
 from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, emissions, models, plots
 from ppl_lvm.calibration._result import assemble
 from ppl_lvm.dimension import DimensionChoice
+from ppl_lvm.gaps._means import summary_table
 from ppl_lvm.plots import _style, _text
 
 
@@ -129,9 +130,37 @@ def ladder(exact: bool) -> lvm.EvidenceLadder:
     return lvm.EvidenceLadder("schools", table, found, {})
 
 
+def gaps(num: int) -> lvm.AmortisationGap:
+    """Gaps of ``num`` data; noise takes a few approximation gaps below 0."""
+    rng = np.random.default_rng(2)
+    table = pd.DataFrame(
+        {"amortisation": rng.gamma(2.0, 0.5, num), "approximation": rng.normal(0.3, 0.3, num)}
+    )
+    table["inference"] = table.sum(1)
+    for name in list(table):
+        table[f"{name}_error"] = 0.1
+    kinds = {"amortisation": "difference", "approximation": "at least", "inference": "at least"}
+    settings = {"model": "VAE(latent_dim=10, likelihood='bernoulli', posterior='flow')", "log_p": "ais"}
+    return lvm.AmortisationGap(table, summary_table(table, kinds), settings | {"family": "full"}, ())
+
+
+def carried(size: int) -> lvm.LatentDiagnostics:
+    """Figures of ``size`` latent dimensions, some of them idle."""
+    kl = np.maximum(3.0 - np.arange(size) / 5, 0.002)
+    table = pd.DataFrame({"kl": kl, "activity": kl / 4}, index=[f"z[{i}]" for i in range(size)])
+    table = table.assign(kl_error=kl / 20, activity_error=kl / 50, active=kl > 0.04)
+    summary = pd.DataFrame({"value": [kl.sum()], "error": [0.2], "kind": [""]}, index=["kl"])
+    return lvm.LatentDiagnostics(table, summary, 1000, "VAE(latent_dim=10, likelihood='bernoulli')")
+
+
 CASES: dict[str, Callable[[World], Figure]] = {
     "plot_ladder": lambda w: plots.plot_ladder(ladder(exact=True)),
     "plot_ladder, no exact value": lambda w: plots.plot_ladder(ladder(exact=False)),
+    "plot_gaps": lambda w: plots.plot_gaps(gaps(300)),
+    "plot_gaps, few": lambda w: plots.plot_gaps(gaps(5)),
+    "plot_gaps, one": lambda w: plots.plot_gaps(gaps(1)),
+    "plot_latent_diagnostics": lambda w: plots.plot_latent_diagnostics(carried(5)),
+    "plot_latent_diagnostics, many": lambda w: plots.plot_latent_diagnostics(carried(50)),
     "plot_calibration": lambda w: plots.plot_calibration(ranks(2.0)),
     "plot_calibration, ranks": lambda w: plots.plot_calibration(ranks(1.0), kind="ranks"),
     "plot_calibration, ecdf": lambda w: plots.plot_calibration(ranks(2.0), kind="ecdf"),

@@ -126,6 +126,16 @@ class AmortisedPrograms:
             drawn = self.draw(params, key, data, num)
             return {n: (v.mean(0), v.std(0, ddof=1)) for n, v in drawn.items()}
 
+    def gaussian(self, params: Tree, key: Any, data: Tree) -> tuple[Any, Any] | None:
+        """Means (b, d) and Cholesky factors (b, d, d) of q, sites side by side; None: q is not normal."""
+        guide, _ = self._guide(params, key, data)
+        parts = [_normal_of(guide[n]["fn"]) for n in self.latents]
+        if any(p is None for p in parts):
+            return None
+        locs, roots = zip(*parts, strict=True)
+        blocks = jax.vmap(lambda *each: jax.scipy.linalg.block_diag(*each))(*roots)
+        return jnp.concatenate(locs, -1), blocks
+
     def observed(self, params: Tree, key: Any, data: Tree, values: Tree) -> dict[str, tuple[Any, Any]]:
         """Mean of each observed site at latents (b, ...), and a draw; of categories, the probabilities."""
         seeded = handlers.seed(handlers.substitute(self.model, data={**params, **values}), key)
@@ -168,6 +178,19 @@ def _multivariate(fn: Any) -> Any:
     while isinstance(fn, dist.ExpandedDistribution):
         fn = fn.base_dist
     return fn if isinstance(fn, dist.MultivariateNormal) else None
+
+
+def _normal_of(q: Any) -> tuple[Any, Any] | None:
+    """Mean (b, q) and Cholesky factor (b, q, q) of a normal with batch shape (b,); None for anything else."""
+    plain, full = _standard(q), _multivariate(q)
+    if plain is not None:
+        shape = q.batch_shape + q.event_shape
+        scale = jnp.broadcast_to(plain.scale, shape)
+        return jnp.broadcast_to(plain.loc, shape), scale[..., None] * jnp.eye(shape[-1], dtype=scale.dtype)
+    if full is None:
+        return None
+    shape = q.batch_shape + q.event_shape
+    return jnp.broadcast_to(full.loc, shape), jnp.broadcast_to(full.scale_tril, (*shape, shape[-1]))
 
 
 def _closed(q: Any, p: Any) -> bool:

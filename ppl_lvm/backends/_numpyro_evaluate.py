@@ -44,6 +44,15 @@ class JaxEvaluator:
         parts = list(self._over(("draw", num), run, params, data, seed, rows))
         return {n: np.moveaxis(np.concatenate([p[n] for p in parts]), 1, 0) for n in parts[0]}
 
+    def gaussian(
+        self, params: Arrays, data: Rows, seed: int, block: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Means (n, d) and Cholesky factors (n, d, d) of q(z | x); None where q is not normal."""
+        parts = list(self._over("gaussian", self.programs.gaussian, params, data, seed, block))
+        if parts[0] is None:
+            return None
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
     # ---- bounds ------------------------------------------------------------------------------------
 
     def elbo(self, params: Arrays, data: Rows, num: int, seed: int, block: int) -> Arrays:

@@ -22,7 +22,7 @@ from ppl_lvm.progress import bar
 
 LEAPFROG = 8
 PILOT = 500  # the most particles of a pilot run, the same everywhere: it is compiled for their number
-_ACCEPT = 0.8  # step sizes are tuned towards this acceptance rate
+ACCEPT = 0.8  # step sizes are tuned towards this acceptance rate
 _MOST_TEMPERATURES = 500
 
 
@@ -83,9 +83,11 @@ def incremental(step: Any, log_like: Any) -> Any:
     return jnp.where(step > 0, step * log_like, 0.0)
 
 
-def mover(density: Density) -> Callable[..., tuple[Particles, Any]]:
-    """(key, particles, beta, step size, scales, data, params) -> (particles, mean acceptance rate)."""
-    at = evaluate(density)
+def hamiltonian(at: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Particles, Any]]:
+    """A move of one particle that leaves exp(a + beta b) as it is, (a, b) = ``at(flat, data, params)``.
+
+    (key, particle, beta, step size, scales, data, params) -> (particle, acceptance probability).
+    """
 
     def slope(flat: Any, beta: Any, data: Any, params: Any) -> Any:
         def tempered(f: Any) -> tuple[Any, tuple[Any, Any]]:
@@ -116,6 +118,13 @@ def mover(density: Density) -> Callable[..., tuple[Particles, Any]]:
         accept = jax.random.uniform(key_accept) < rate
         moved = Particles(z, *parts)
         return jax.tree_util.tree_map(lambda new, old: jnp.where(accept, new, old), moved, own), rate
+
+    return one
+
+
+def mover(density: Density) -> Callable[..., tuple[Particles, Any]]:
+    """(key, particles, beta, step size, scales, data, params) -> (particles, mean acceptance rate)."""
+    one = hamiltonian(evaluate(density))
 
     def many(
         key: Any, particles: Particles, beta: Any, size: Any, scales: Any, data: Any, params: Any
@@ -186,7 +195,7 @@ def pilot(
                 particles, rate = move(
                     k, particles, beta, size, jnp.asarray(scales, start.dtype), data, params
                 )
-                size = float(np.clip(size * np.exp(float(rate) - _ACCEPT), 1e-4, 2.0))
+                size = float(np.clip(size * np.exp(float(rate) - ACCEPT), 1e-4, 2.0))
             found.append((beta, size, scales))
             tick(int(100 * beta) - int(100 * before), f"temperature {beta:.3g}")
     betas, sizes, widths = zip(*found, strict=True)

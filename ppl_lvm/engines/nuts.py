@@ -46,6 +46,11 @@ class NUTS(Engine):
         On JAX: ``"threads"`` (one compiled chain in Python threads), ``"vectorized"`` (one program for
         all chains; every chain waits for the longest trajectory), ``"sequential"``, or ``"auto"``:
         threads on CPU, vectorized on an accelerator.
+    by_datum
+        On JAX, where all latents are local and params are held (a VAE's z given its weights): chains of each
+        datum, with scales, step size and trajectories of its own, all data at once. None: where that is
+        possible and the model has params. ``sample_stats`` then has sums (log densities, energies, steps) and
+        means over data, and the group ``per_datum`` R-hat, effective sizes and divergences of each datum.
     """
 
     backend: str = "auto"
@@ -57,6 +62,7 @@ class NUTS(Engine):
     dense_mass: bool = False
     kernel: str = "blackjax"
     chain_method: str = "auto"
+    by_datum: bool | None = None
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
@@ -68,6 +74,8 @@ class NUTS(Engine):
         check_count("max_tree_depth", self.max_tree_depth)
         check_fraction("target_accept", self.target_accept)
         check_flag("dense_mass", self.dense_mass)
+        if self.by_datum is not None:
+            check_flag("by_datum", self.by_datum)
 
     def backend_for(self, problem: Problem) -> str:
         if self.backend != "auto":
@@ -79,10 +87,33 @@ class NUTS(Engine):
             no_continuous_latents("NUTS", problem)
             or unsummable("NUTS", problem)
             or backend_or_reason(self.backend, problem)
+            or self._not_by_datum(problem)
         )
+
+    def _not_by_datum(self, problem: Problem) -> str | None:
+        if not self.by_datum:
+            return None
+        from ppl_lvm.engines._jax_nuts_rows import by_datum_reason
+
+        if self.backend_for(problem) != "numpyro":
+            return "by_datum needs the NumPyro backend; leave it out, or use backend='numpyro'"
+        reason = by_datum_reason(problem)
+        return f"by_datum: {reason}; leave it out" if reason else None
+
+    def splits(self, problem: Problem) -> bool:
+        """Whether a run has chains of each datum on its own."""
+        if self.by_datum is not None:
+            return self.by_datum
+        if not problem.params or self.backend_for(problem) != "numpyro":
+            return False
+        from ppl_lvm.engines._jax_nuts_rows import by_datum_reason
+
+        return by_datum_reason(problem) is None
 
     def run(self, problem: Problem, run: Run) -> Fit:
         params = params_without_values("NUTS", problem, run)
+        if self.splits(problem):
+            return self._run_by_datum(problem, run, params)
         if self.backend_for(problem) == "numpyro":
             from ppl_lvm.engines._jax_nuts import sample
         else:
@@ -97,6 +128,24 @@ class NUTS(Engine):
             sample_stats=chain_dataset(None, stats, kind="chain"),
             params=params,
             status=_status(stats),
+        )
+
+    def _run_by_datum(self, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Fit:
+        from ppl_lvm.engines._jax_nuts_rows import sample_rows, totals
+        from ppl_lvm.engines._per_datum import per_datum
+
+        values, stats = sample_rows(self, problem, run, params)
+        draws, every = chain_dataset(problem, values, kind="chain"), totals(stats)
+        return Fit(
+            model=problem.model,
+            engine=self,
+            backend="numpyro",
+            problem=problem,
+            draws=draws,
+            sample_stats=chain_dataset(None, every, kind="chain"),
+            params=params,
+            groups={"per_datum": per_datum(problem, draws, stats)},
+            status=_status({**every, "diverging": stats["diverging"]}),
         )
 
 

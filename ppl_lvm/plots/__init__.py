@@ -11,6 +11,7 @@ from ppl_lvm.plots._data import plot_check, plot_clusters
 from ppl_lvm.plots._draws import plot_khat, plot_rank, plot_trace
 from ppl_lvm.plots._evidence import plot_ladder
 from ppl_lvm.plots._factors import plot_dimension, plot_loadings
+from ppl_lvm.plots._gaps import plot_gaps, plot_latent_diagnostics
 from ppl_lvm.plots._latents import plot_latents
 from ppl_lvm.plots._marginals import plot_marginals
 from ppl_lvm.plots._runs import plot_evidence, plot_loss
@@ -29,9 +30,11 @@ __all__ = [
     "plot_comparison",
     "plot_dimension",
     "plot_evidence",
+    "plot_gaps",
     "plot_interpolation",
     "plot_khat",
     "plot_ladder",
+    "plot_latent_diagnostics",
     "plot_latents",
     "plot_loadings",
     "plot_loss",
