@@ -10,6 +10,7 @@ import numpy as np
 
 from ppl_lvm.comparison_distances import kl_divergences, quantile_shift
 from ppl_lvm.diagnostics import entries, khat, label
+from ppl_lvm.effort import effort_of
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def overview_table(fits: Mapping[str, Fit], figures: Mapping[str, dict]) -> pd.D
             "draws": 0 if fit.is_point else fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"],
             "seconds": seconds,
         }
+        effort = effort_of(fit)
+        row |= {"gradients": effort.gradients, "log_densities": effort.densities}
         if name in figures:
             sizes = np.concatenate([np.ravel(f["ess_bulk"]) for f in figures[name].values()])
             sizes = sizes[np.isfinite(sizes)]

@@ -11,7 +11,10 @@ from ppl_lvm.plots._data import plot_check, plot_clusters
 from ppl_lvm.plots._draws import plot_khat, plot_rank, plot_trace
 from ppl_lvm.plots._evidence import plot_ladder
 from ppl_lvm.plots._factors import plot_dimension, plot_latents, plot_loadings
+from ppl_lvm.plots._graph import plot_model
 from ppl_lvm.plots._marginals import plot_marginals
+from ppl_lvm.plots._pairs import plot_pairs
+from ppl_lvm.plots._predictive import plot_predictive
 from ppl_lvm.plots._runs import plot_evidence, plot_loss
 from ppl_lvm.plots._sequences import plot_states
 from ppl_lvm.plots._verdicts import plot_verdicts
@@ -29,6 +32,9 @@ __all__ = [
     "plot_loadings",
     "plot_loss",
     "plot_marginals",
+    "plot_model",
+    "plot_pairs",
+    "plot_predictive",
     "plot_rank",
     "plot_states",
     "plot_trace",

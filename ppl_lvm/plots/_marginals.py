@@ -64,7 +64,7 @@ def plot_marginals(
     figure = blank("Marginal posteriors", caption, height + 0.2, legend=legend)
     axes = dict(zip(names, panels(figure, len(names), columns), strict=True))
     for fit in comparison.draws:
-        _densities(figure, axes, comparison_columns(comparison, fit, names), look[fit], comparison, fit)
+        densities(figure, axes, comparison_columns(comparison, fit, names), look[fit], comparison, fit)
     peaks = _peaks(axes)
     for fit in comparison.points:
         _lines(axes, comparison, fit, look[fit])
@@ -77,9 +77,10 @@ def plot_marginals(
     return figure
 
 
-def _densities(
+def densities(
     figure: Figure, axes: dict[str, Axes], draws: xr.Dataset, look: Look, comparison: Comparison, fit: str
 ) -> None:
+    """Kernel densities of one fit's quantities on axes by name (arviz-plots)."""
     import arviz_plots
 
     is_reference = fit == comparison.reference
@@ -135,4 +136,4 @@ def _lines(axes: dict[str, Axes], comparison: Comparison, fit: str, look: Look) 
         )
 
 
-__all__ = ["plot_marginals"]
+__all__ = ["densities", "plot_marginals"]
