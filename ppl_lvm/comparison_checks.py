@@ -47,8 +47,8 @@ def checks_table(fits: Mapping[str, Fit], *, num_draws: int = 200, seed: int = 0
     """A row per (fit, statistic) of the observed data: T(x), mean and sd of T(x_rep), and the p value.
 
     Sites with at most twelve features are looked at feature by feature, others as a whole. ``p_value`` is
-    P(T(x_rep) >= T(x)), ties counted half (Gelman, Meng and Stern 1996, Statistica Sinica 6), and ``p_error`` its
-    Monte Carlo standard error. ``attrs["notes"]`` says why a fit has no rows.
+    P(T(x_rep) >= T(x)), ties counted half (Gelman, Meng and Stern 1996, Statistica Sinica 6), and ``p_error``
+    its Monte Carlo standard error. ``attrs["notes"]`` says why a fit has no rows.
     """
     import pandas as pd
 

@@ -1,8 +1,8 @@
 """How well each fit predicts: leave-one-out, or the log predictive density of data that were held out.
 
-Every row of the data has one number, its log predictive density in nats with all local latents summed out. The
-difference of two fits is the sum of the differences row by row, and its standard error is that of a sum of n
-paired differences, sqrt(n) sd (Vehtari, Gelman and Gabry 2017, Statistics and Computing 27, equation 24).
+Every row of the data has one number, its log predictive density in nats with all local latents summed out.
+The difference of two fits is the sum of the differences row by row, and its standard error is that of a sum
+of n paired differences, sqrt(n) sd (Vehtari, Gelman and Gabry 2017, *Statistics and Computing* 27, eq. 24).
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from ppl_lvm.result import Fit
 if TYPE_CHECKING:
     import pandas as pd
 
+FEWEST_DRAWS = 100
+MOST_BAD = 0.05
+"""Share of rows with too large a Pareto k up to which a LOO score may be the one that others are held to."""
 COLUMNS = ("elpd", "elpd_error", "diff", "diff_error", "mc_error", "p_loo", "bad_k", "kind", "note")
 
 
@@ -34,16 +37,18 @@ class _Score:
     kind: str
     p_loo: float = math.nan
     bad_k: float = math.nan
+    note: str = ""
 
 
 def predictive_table(fits: Mapping[str, Fit], reference: str | None, data: Any = None) -> pd.DataFrame:
     """A row per fit: expected log predictive density, and its difference to the reference (or to the best).
 
     ``elpd`` is the sum over rows, nats, ``elpd_error`` its standard error over rows; ``diff`` and
-    ``diff_error`` the paired difference; ``mc_error`` the Monte Carlo error of ``elpd`` from the finite number
-    of draws; ``kind`` is "loo" (PSIS, arviz-stats; Vehtari, Gelman and Gabry 2017), "held-out", or "plug-in"
-    for the density at a point. ``p_loo`` and ``bad_k`` (rows whose Pareto k is too large) go with LOO. Where
-    a fit has no score, ``note`` says why. ``attrs["against"]`` names the fit that differences are taken to.
+    ``diff_error`` the paired difference; ``mc_error`` the Monte Carlo error of ``elpd`` from the finite
+    number of draws; ``kind`` is "loo" (PSIS, arviz-stats; Vehtari, Gelman and Gabry 2017), "held-out", or
+    "plug-in" for the density at a point. ``p_loo`` and ``bad_k`` (rows whose Pareto k is too large) go with
+    LOO. Where a fit has no score, ``note`` says why. ``attrs["against"]`` names the fit that
+    differences are taken to.
     """
     import pandas as pd
 
@@ -65,9 +70,11 @@ def predictive_table(fits: Mapping[str, Fit], reference: str | None, data: Any =
 
 
 def _base(found: Mapping[str, _Score], reference: str | None) -> str | None:
-    if reference in found:
-        return reference
-    return max(found, key=lambda n: float(found[n].pointwise.sum())) if found else None
+    """The reference, else the best of those whose score can be trusted."""
+    if reference in found or not found:
+        return reference if reference in found else None
+    sound = [n for n, s in found.items() if not s.bad_k > MOST_BAD * len(s.pointwise)] or list(found)
+    return max(sound, key=lambda n: float(found[n].pointwise.sum()))
 
 
 def _row(score: _Score, base: _Score) -> dict[str, Any]:
@@ -81,6 +88,7 @@ def _row(score: _Score, base: _Score) -> dict[str, Any]:
         "p_loo": score.p_loo,
         "bad_k": score.bad_k,
         "kind": score.kind,
+        "note": score.note,
     }
 
 
@@ -99,18 +107,20 @@ def _loo(fit: Fit) -> _Score:
         raise ValueError("a point has no draws to reweight; give held-out data to compare(..., data=)")
     if fit.posterior.attrs.get("draws") == "resampled" and not fit.status.ok:
         raise ValueError("the importance weights are too uneven for LOO")
+    drawn = fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"]
+    if drawn < FEWEST_DRAWS:
+        raise ValueError(f"{drawn} draws are too few for LOO (at least {FEWEST_DRAWS})")
     tree = fit.to_arviz()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of large k, which bad_k counts
         found = loo(fit, tree)
-    k = np.asarray(found.pareto_k).ravel()
-    return _Score(
-        np.asarray(found.elpd_i, dtype=float).ravel(),
-        _loo_error(fit, tree),
-        "loo",
-        float(found.p),
-        float((k > found.good_k).sum()),
-    )
+    pointwise = np.asarray(found.elpd_i, dtype=float).ravel()
+    lost = int((~np.isfinite(pointwise)).sum())
+    if lost:
+        raise ValueError(f"PSIS found no finite value for {lost} of {len(pointwise)} rows; use more draws")
+    bad = int((np.asarray(found.pareto_k).ravel() > found.good_k).sum())
+    note = f"Pareto k of {bad} of {len(pointwise)} rows is above {found.good_k:.2f}" if bad else ""
+    return _Score(pointwise, _loo_error(fit, tree), "loo", float(found.p), float(bad), note)
 
 
 def _loo_error(fit: Fit, tree: Any) -> float:

@@ -119,6 +119,17 @@ def _wasserstein(
     return float(wasserstein_distance(a, b)) / scale, noise / scale
 
 
+_OVERVIEW = (
+    "engine", "backend", "status", "draws", "seconds", "gradients", "log_densities", "min_ess",
+    "min_ess_per_s", "khat", "log_evidence", "evidence_error", "evidence_kind", "log_likelihood",
+)  # fmt: skip
+
+
+def _whole(value: float) -> float:
+    """A count of passes over the data, which minibatches leave broken."""
+    return value if math.isnan(value) else float(round(value))
+
+
 def overview_table(fits: Mapping[str, Fit], figures: Mapping[str, dict]) -> pd.DataFrame:
     import pandas as pd
 
@@ -133,7 +144,7 @@ def overview_table(fits: Mapping[str, Fit], figures: Mapping[str, dict]) -> pd.D
             "seconds": seconds,
         }
         effort = effort_of(fit)
-        row |= {"gradients": effort.gradients, "log_densities": effort.densities}
+        row |= {"gradients": _whole(effort.gradients), "log_densities": _whole(effort.densities)}
         if name in figures:
             sizes = np.concatenate([np.ravel(f["ess_bulk"]) for f in figures[name].values()])
             sizes = sizes[np.isfinite(sizes)]
@@ -150,4 +161,7 @@ def overview_table(fits: Mapping[str, Fit], figures: Mapping[str, dict]) -> pd.D
         if fit.log_likelihood is not None:
             row["log_likelihood"] = fit.log_likelihood
         rows[name] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+    found = pd.DataFrame.from_dict(rows, orient="index")
+    counts = [c for c in ("gradients", "log_densities") if not found[c].isna().all()]
+    found = found.astype(dict.fromkeys(counts, "Int64"))  # whole numbers with a place for "unknown"
+    return found[[c for c in _OVERVIEW if c in found]]

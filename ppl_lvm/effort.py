@@ -34,8 +34,8 @@ def effort_of(fit: Fit) -> Effort:
     - NUTS: leapfrog steps over all chains, warm-up included.
     - SVI: optimiser steps times particles; then one density for the weight of each draw of the guide.
     - ImportanceSampling: no gradient, one density for the weight of each draw.
-    - SMC, AIS: gradients of all moves of all particles at all temperatures, without the pilot run (a move of L
-      leapfrog steps takes L + 1); then one density for each particle.
+    - SMC, AIS: gradients of all moves of all particles at all temperatures, without the pilot run (a move of
+      L leapfrog steps takes L + 1); then one density for each particle.
     - EM and engines of others: NaN.
     """
     name = type(fit.engine).__name__

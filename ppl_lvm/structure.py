@@ -58,16 +58,21 @@ class ModelGraph:
             lines.append(f"  {'  ' if inside else ''}{node.sentence}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        from ppl_lvm.notebook import graph_html
+
+        return graph_html(self)
+
     def where(self, node: Node) -> str:
         """``school (8)``: the plates that a node lies in, outermost first, with their sizes."""
         return ", ".join(f"{p} ({self.plates[p]})" for p in node.plates)
 
 
 def model_graph(model: Any, data: Any = None) -> ModelGraph:
-    """The graph of a model at data, or of a fit, from one run of the Pyro program.
+    """The graph of a model at data, or of a fit, from three runs of the Pyro program.
 
-    Dependencies are those of Pyro's provenance tracking: each value carries the names of the sites that it was
-    computed from. A parameter that equals a site's value, an entry of it chosen by a discrete site, or a
+    Dependencies are those of Pyro's provenance tracking: each value carries the names of the sites that it
+    was computed from. A parameter that equals a site's value, an entry of it chosen by a discrete site, or a
     simple function of it, is written as such; a constant by its value or the name of the data argument.
 
     Parameters

@@ -66,14 +66,18 @@ def trace_nodes(problem: Problem) -> tuple[Node, ...]:
     args = to_torch(problem.arguments)
     program = _ImproperAnywhere()(problem.model.pyro.model)
     try:
-        with torch.no_grad(), pyro.validation_enabled(False), HoldParams(problem.model.fixed_params):
-            with _SeparateBroadcasts():
-                traces: list[Any] = []
-                for _ in range(_RUNS):
-                    with TrackProvenance(include_deterministic=True):
-                        traces.append(poutine.trace(program).get_trace(**args).nodes)
-                words = _Words([n for n in problem.sites if n in traces[0]], traces, args)
-                return tuple(_node(problem.sites[n], [t[n] for t in traces], words) for n in words.names)
+        with (
+            torch.no_grad(),
+            pyro.validation_enabled(False),
+            HoldParams(problem.model.fixed_params),
+            _SeparateBroadcasts(),
+        ):
+            traces: list[Any] = []
+            for _ in range(_RUNS):
+                with TrackProvenance(include_deterministic=True):
+                    traces.append(poutine.trace(program).get_trace(**args).nodes)
+            words = _Words([n for n in problem.sites if n in traces[0]], traces, args)
+            return tuple(_node(problem.sites[n], [t[n] for t in traces], words) for n in words.names)
     except Exception as error:  # the user's own code, on tensors of a kind that it may not expect
         reason = str(error).split("\n")[0]
         raise ValueError(

@@ -58,7 +58,7 @@ def chosen(comparison: Comparison, asked: Sequence[str] | None, limit: int) -> t
 
 
 def least_settled(comparison: Comparison, limit: int) -> tuple[list[str], str]:
-    """Labels of the quantities whose smallest effective size over fits is least, and a phrase that says so."""
+    """Labels of quantities with the smallest effective sizes in any fit, and a phrase that says so."""
     check_limit("max_quantities", limit)
     every = list(dict.fromkeys(str(q) for q in comparison.table.index.get_level_values("quantity")))
     if len(every) <= limit or "ess" not in comparison.table:

@@ -53,16 +53,18 @@ def plot_model(graph: ModelGraph) -> Figure:
     labels = {p: shorten(plain(f"{p} ({size})"), 2.0) for p, size in graph.plates.items()}
     widths = {p: (text, text_width(text)) for p, text in labels.items()}
     root = lay_out(graph.nodes, sizes, widths, WIDTH - 0.8)
+    width = max(root.width + 0.5, 3.6)
     kinds = [k for k in _WORDS if any(_kind(n) == k for n in graph.nodes)]
     figure = blank(
         "The model",
         "An arrow leads from what a site depends on; a frame is a plate, with its size.",
         max(root.height + 0.1, 0.6),
+        width=width,
         legend=[(_handle(k), _WORDS[k]) for k in kinds],
     )
     axes = figure.add_subplot()
     axes.set_axis_off()
-    room = (max(root.width, WIDTH - 0.4) - root.width) / 2
+    room = (max(root.width, width - 0.4) - root.width) / 2
     axes.set_xlim(-room, root.width + room)
     axes.set_ylim(-0.05, root.height + 0.05)
     axes.set_aspect("equal")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ppl_lvm.structure import Node
 
@@ -118,7 +119,7 @@ def _layers(blocks: list[Block]) -> list[list[Block]]:
 def _ordered(rows: list[list[Block]]) -> list[list[Block]]:
     """Each row in the order of the middles of what its blocks are joined to, in the row above and below."""
     for sweep in (rows, rows[::-1], rows):
-        for before, row in zip(sweep, sweep[1:], strict=False):
+        for before, row in pairwise(sweep):
             place = {n: (i + 0.5) / len(before) for i, b in enumerate(before) for n in b.names()}
             wants = {n: (i + 0.5) / len(before) for i, b in enumerate(before) for n in b.parents()}
 

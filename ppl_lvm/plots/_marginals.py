@@ -65,7 +65,7 @@ def plot_marginals(
     axes = dict(zip(names, panels(figure, len(names), columns), strict=True))
     for fit in comparison.draws:
         densities(figure, axes, comparison_columns(comparison, fit, names), look[fit], comparison, fit)
-    peaks = _peaks(axes)
+    peaks = curve_peaks(axes)
     for fit in comparison.points:
         _lines(axes, comparison, fit, look[fit])
     for name, ax in axes.items():
@@ -110,7 +110,7 @@ def densities(
             )
 
 
-def _peaks(axes: dict[str, Axes]) -> dict[str, float]:
+def curve_peaks(axes: dict[str, Axes]) -> dict[str, float]:
     """Where each panel ends: a spike of a few repeated draws must not flatten the other curves."""
     found = {}
     for name, ax in axes.items():
@@ -136,4 +136,4 @@ def _lines(axes: dict[str, Axes], comparison: Comparison, fit: str, look: Look) 
         )
 
 
-__all__ = ["densities", "plot_marginals"]
+__all__ = ["curve_peaks", "densities", "plot_marginals"]

@@ -1,7 +1,7 @@
 """Pairs of quantities, all fits in one place.
 
-In the style of arviz-plots' ``plot_pair``, whose grid takes one model only: the marginals are its densities, the
-scatter is drawn here.
+In the style of arviz-plots' ``plot_pair``, whose grid takes one model only: the densities are arviz-plots',
+the scatter is drawn here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ppl_lvm.comparison import Comparison
 from ppl_lvm.plots._choose import chosen, comparison_columns, least_settled
-from ppl_lvm.plots._marginals import densities
+from ppl_lvm.plots._marginals import curve_peaks, densities
 from ppl_lvm.plots._style import WIDTH, Look, blank, key, looks, styled
 from ppl_lvm.plots._text import plain, shorten
 
@@ -73,9 +73,10 @@ def plot_pairs(
         _scatter(axes, names, columns, look[fit])
         diagonal = {n: axes[n, n] for n in names if n in columns}
         densities(figure, diagonal, columns, look[fit], comparison, fit)
+    peaks = curve_peaks({n: axes[n, n] for n in names})
     for fit in points:
         _mark(axes, names, comparison.table.loc[fit, "mean"], look[fit])
-    _labels(axes, names, size)
+    _labels(axes, names, size, peaks)
     return figure
 
 
@@ -128,14 +129,16 @@ def _mark(axes: dict[tuple[str, str], Axes], names: list[str], means: Any, look:
                 )  # fmt: skip
 
 
-def _labels(axes: dict[tuple[str, str], Axes], names: list[str], size: float) -> None:
+def _labels(
+    axes: dict[tuple[str, str], Axes], names: list[str], size: float, peaks: dict[str, float]
+) -> None:
     for (row, column), ax in axes.items():
         ax.locator_params(nbins=4)
         ax.tick_params(axis="x", labelbottom=row == names[-1], rotation=30)
         ax.tick_params(axis="y", labelleft=column == names[0] and row != column)
         if row == column:
             ax.set_yticks([])
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0.0, peaks.get(row))
             ax.spines["left"].set_visible(False)
             ax.set_title(shorten(plain(row), size - 0.1))
         elif column == names[0]:
