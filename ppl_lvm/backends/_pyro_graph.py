@@ -45,13 +45,19 @@ class _ImproperAnywhere(Messenger):
             msg["done"] = True
 
 
-class _SeparateBroadcasts(TorchFunctionMode):
-    """Spread each tensor by itself: torch's own way gives every output the provenance of all inputs."""
+class _Separate(TorchFunctionMode):
+    """Two calls that tensors with a provenance get wrong.
+
+    Broadcasting several tensors would give each the provenance of all. ``new`` takes an empty shape for no
+    elements, where it is one number (as ``Exponential`` asks for).
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.broadcast_tensors:
             shape = torch.broadcast_shapes(*(t.shape for t in args))
             return tuple(t.expand(shape) for t in args)
+        if func is torch.Tensor.new and len(args) == 2 and isinstance(args[1], tuple):
+            return detach_provenance(args[0]).new_empty(args[1])
         return func(*args, **(kwargs or {}))
 
 
@@ -70,7 +76,7 @@ def trace_nodes(problem: Problem) -> tuple[Node, ...]:
             torch.no_grad(),
             pyro.validation_enabled(False),
             HoldParams(problem.model.fixed_params),
-            _SeparateBroadcasts(),
+            _Separate(),
         ):
             traces: list[Any] = []
             for _ in range(_RUNS):

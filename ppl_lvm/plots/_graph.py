@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -64,6 +65,7 @@ def plot_model(graph: ModelGraph) -> Figure:
     )
     axes = figure.add_subplot()
     axes.set_axis_off()
+    axes.set_label("graph")
     room = (max(root.width, width - 0.4) - root.width) / 2
     axes.set_xlim(-room, root.width + room)
     axes.set_ylim(-0.05, root.height + 0.05)
@@ -93,7 +95,7 @@ def _label(node: Node) -> str:
 def _handle(kind: str) -> Line2D:
     marker = "s" if kind in ("param", "factor") else "o"
     face = _SHADED if kind in ("observed", "factor") else "white"
-    style = {"markeredgecolor": INK if kind != "deterministic" else FAINT, "markersize": 8}
+    style: Any = {"markeredgecolor": INK if kind != "deterministic" else FAINT, "markersize": 8}
     return Line2D([], [], linestyle="none", marker=marker, markerfacecolor=face, **style)
 
 
@@ -120,7 +122,7 @@ def _site(axes: Axes, block: Block) -> None:
     if node is None:
         return
     kind = _kind(node)
-    look = {
+    look: Any = {
         "facecolor": _SHADED if kind in ("observed", "factor") else "white",
         "edgecolor": INK,
         "linewidth": 1.1,

@@ -140,6 +140,8 @@ def _labels(
             ax.set_yticks([])
             ax.set_ylim(0.0, peaks.get(row))
             ax.spines["left"].set_visible(False)
+            if column == names[0]:
+                ax.set_ylabel("density")
             ax.set_title(shorten(plain(row), size - 0.1))
         elif column == names[0]:
             ax.set_ylabel(shorten(plain(row), size * 0.8))
