@@ -56,7 +56,7 @@ def compared(folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch, compared: Path) -> None:
-    """Pictures take most of a report's time; tests/test_report.py looks at them, and ``compared`` has them."""
+    """Pictures take most of a report's time; tests/test_report.py looks at them; ``compared`` has them."""
     del compared
     monkeypatch.setattr("ppl_lvm.report._context.pictures_of", lambda wanted: ([], []))
 
