@@ -27,6 +27,8 @@ _HOME = {
     "engines_for": "fitting",
     "sample_prior": "predictive",
     "condition": "conditioning",
+    "model_graph": "structure",
+    "ModelGraph": "structure",
     "compare": "comparison",
     "Comparison": "comparison",
     "Verdict": "comparison",
@@ -119,3 +121,4 @@ if TYPE_CHECKING:
     from ppl_lvm.result import Fit
     from ppl_lvm.rotation import subspace_angles
     from ppl_lvm.storage import load
+    from ppl_lvm.structure import ModelGraph, model_graph

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from ppl_lvm.evidence import EvidenceLadder
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
@@ -59,10 +61,13 @@ class Comparison:
     verdicts
         One :class:`Verdict` per fit.
     overview
-        A row per fit: engine, backend, draws, wall seconds, smallest ESS (and per second), k-hat,
-        evidence with its kind and error.
+        A row per fit: engine, backend, draws, wall seconds, evaluations of the log density with and without
+        gradient (:func:`ppl_lvm.effort.effort_of`), smallest ESS (and per second), k-hat, evidence with its
+        kind and error.
     draws
         Aligned draws of every quantity, by fit (points have none).
+    held_out
+        The data that were passed for :attr:`predictive`; None without.
     """
 
     fits: Mapping[str, Fit]
@@ -72,6 +77,7 @@ class Comparison:
     overview: pd.DataFrame
     draws: Mapping[str, xr.Dataset]
     points: Mapping[str, Mapping[str, np.ndarray]]
+    held_out: Any = None
 
     @functools.cached_property
     def joint(self) -> pd.DataFrame:
@@ -90,17 +96,39 @@ class Comparison:
         figures = {n: moments(self.fits[n], d) for n, d in self.draws.items()}
         return joint_table(self.draws, figures, self.reference)
 
+    @functools.cached_property
+    def predictive(self) -> pd.DataFrame:
+        """A row per fit: leave-one-out or held-out log predictive density, its difference to the reference or
+        the best, with errors (:func:`ppl_lvm.comparison_predictive.predictive_table`). Computed when first
+        asked for.
+        """
+        from ppl_lvm.comparison_predictive import predictive_table
+
+        return predictive_table(self.fits, self.reference, self.held_out)
+
+    @functools.cached_property
+    def checks(self) -> pd.DataFrame:
+        """A row per (fit, statistic): means, sds and extremes of replicated data beside those of the data
+        (:func:`ppl_lvm.comparison_checks.checks_table`). Computed when first asked for.
+        """
+        from ppl_lvm.comparison_checks import checks_table
+
+        return checks_table(self.fits)
+
     def plot(self, **settings: Any) -> Any:
         """Means and intervals of every fit side by side, a Figure (:func:`ppl_lvm.plots.plot_comparison`)."""
         from ppl_lvm.plots import plot_comparison
 
         return plot_comparison(self, **settings)
 
-    def to_html(self, path: str | Path) -> Path:
-        """Write the report, one self-contained page; returns its path."""
+    def to_html(self, path: str | Path, *, ladder: EvidenceLadder | None = None) -> Path:
+        """Write the report, one self-contained page; returns its path.
+
+        ``ladder`` is what :func:`ppl_lvm.evidence_ladder` returned for this model and data, to be shown too.
+        """
         from ppl_lvm.report import write_report
 
-        return write_report(self, Path(path))
+        return write_report(self, Path(path), ladder=ladder)
 
     def __repr__(self) -> str:
         against = f" against {self.reference!r}" if self.reference else ""
@@ -110,17 +138,18 @@ class Comparison:
         return "\n".join([*lines, "", self.overview.to_string(float_format=lambda v: f"{v:.3g}")])
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from ppl_lvm.notebook import comparison_html
 
-        items = "".join(f"<li><b>{escape(n)}</b>: {escape(str(v))}</li>" for n, v in self.verdicts.items())
-        return f"<ul>{items}</ul>{self.overview.to_html(float_format=lambda v: f'{v:.3g}')}"
+        return comparison_html(self)
 
 
-def compare(fits: Mapping[str, Fit], reference: str | None = None) -> Comparison:
+def compare(fits: Mapping[str, Fit], reference: str | None = None, *, data: Any = None) -> Comparison:
     """Compare fits of one model to the same data by different engines (:mod:`ppl_lvm.comparison`).
 
     Without ``reference`` each fit is judged by what it can say of itself (R-hat and effective sizes of
     chains, k-hat and importance-corrected means of guides); a mode that a guide dropped stays unseen.
+
+    ``data`` are held out, for ``Comparison.predictive``; without them it is leave-one-out on the fits' own.
 
     Raises
     ------
@@ -128,6 +157,10 @@ def compare(fits: Mapping[str, Fit], reference: str | None = None) -> Comparison
         For fits of different models or data, an unknown reference, or one that is a point.
     """
     _check(fits, reference)
+    if data is not None:
+        next(iter(fits.values())).model.bind(
+            data, fitting=False
+        )  # raises in words, before anything is computed
     common = _common_reference(fits, reference)
     aligned = fits if common is None else {name: settle_to(fit, common) for name, fit in fits.items()}
     draws = {n: quantities(f) for n, f in aligned.items() if not f.is_point}
@@ -135,7 +168,9 @@ def compare(fits: Mapping[str, Fit], reference: str | None = None) -> Comparison
     figures = {n: moments(aligned[n], d) for n, d in draws.items()}
     table = comparison_table(aligned, draws, figures, points, reference)
     verdicts = {n: judge(n, aligned[n], table, reference) for n in fits}
-    return Comparison(aligned, reference, table, verdicts, overview_table(aligned, figures), draws, points)
+    return Comparison(
+        aligned, reference, table, verdicts, overview_table(aligned, figures), draws, points, data
+    )
 
 
 # ---- checks and symmetries -----------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 
 from ppl_lvm.comparison_distances import kl_divergences, quantile_shift
 from ppl_lvm.diagnostics import entries, khat, label
+from ppl_lvm.effort import effort_of
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -118,6 +119,17 @@ def _wasserstein(
     return float(wasserstein_distance(a, b)) / scale, noise / scale
 
 
+_OVERVIEW = (
+    "engine", "backend", "status", "draws", "seconds", "gradients", "log_densities", "min_ess",
+    "min_ess_per_s", "khat", "log_evidence", "evidence_error", "evidence_kind", "log_likelihood",
+)  # fmt: skip
+
+
+def _whole(value: float) -> float:
+    """A count of passes over the data, which minibatches leave broken."""
+    return value if math.isnan(value) else float(round(value))
+
+
 def overview_table(fits: Mapping[str, Fit], figures: Mapping[str, dict]) -> pd.DataFrame:
     import pandas as pd
 
@@ -131,6 +143,8 @@ def overview_table(fits: Mapping[str, Fit], figures: Mapping[str, dict]) -> pd.D
             "draws": 0 if fit.is_point else fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"],
             "seconds": seconds,
         }
+        effort = effort_of(fit)
+        row |= {"gradients": _whole(effort.gradients), "log_densities": _whole(effort.densities)}
         if name in figures:
             sizes = np.concatenate([np.ravel(f["ess_bulk"]) for f in figures[name].values()])
             sizes = sizes[np.isfinite(sizes)]
@@ -147,4 +161,7 @@ def overview_table(fits: Mapping[str, Fit], figures: Mapping[str, dict]) -> pd.D
         if fit.log_likelihood is not None:
             row["log_likelihood"] = fit.log_likelihood
         rows[name] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+    found = pd.DataFrame.from_dict(rows, orient="index")
+    counts = [c for c in ("gradients", "log_densities") if not found[c].isna().all()]
+    found = found.astype(dict.fromkeys(counts, "Int64"))  # whole numbers with a place for "unknown"
+    return found[[c for c in _OVERVIEW if c in found]]

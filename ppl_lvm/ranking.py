@@ -128,11 +128,14 @@ def _named_loo(name: str, fit: Fit) -> Any:
     return loo(fit)
 
 
-def loo(fit: Fit) -> Any:
-    """PSIS-LOO of one fit (arviz-stats' ELPDData); draws of a guide are reweighted by p / q."""
+def loo(fit: Fit, tree: Any = None) -> Any:
+    """PSIS-LOO of one fit (arviz-stats' ELPDData); draws of a guide are reweighted by p / q.
+
+    ``tree`` is what ``fit.to_arviz()`` returned, where it is at hand.
+    """
     import arviz_stats
 
-    tree = fit.to_arviz()
+    tree = fit.to_arviz() if tree is None else tree
     if "log_likelihood" not in tree.children:
         raise ValueError(
             f"{fit.model.describe()}: no log likelihood per datum (no data plate, or the fit was loaded "

@@ -286,6 +286,11 @@ class Fit:
             lines.append(f"  time      {self.meta['wall_seconds']:.2f} s, seed {self.meta.get('seed')}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        from ppl_lvm.notebook import fit_html
+
+        return fit_html(self)
+
 
 def chain_dataset(
     problem: Problem | None,

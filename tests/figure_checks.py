@@ -40,6 +40,7 @@ def texts_of(figure: Figure) -> Iterator[Text]:
         found += [axes.title, axes._left_title, axes._right_title, *axes.texts]  # type: ignore[attr-defined]
         legend_here = axes.get_legend()
         found += legend_here.get_texts() if legend_here else []
+    found += [text for axes in figure.axes if axes.get_label() == "graph" for text in axes.texts]
     seen: set[int] = set()
     for text in found:
         if text.get_visible() and text.get_text().strip() and id(text) not in seen:

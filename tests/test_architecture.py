@@ -28,6 +28,9 @@ RESULTS = {
     "comparison_table",
     "comparison_distances",
     "comparison_joint",
+    "comparison_predictive",
+    "comparison_checks",
+    "notebook",
     "verdicts",
     "ranking",
     "arviz_export",
@@ -36,9 +39,10 @@ RESULTS = {
     "evidence",
     "gaps",
 }
-DOWNSTREAM = RESULTS | PICTURES | {"diagnostics"}
+COMMAND_LINE = {"command_line", "__main__"}
+DOWNSTREAM = RESULTS | PICTURES | COMMAND_LINE | {"diagnostics", "effort"}
 UPSTREAM = {"data", "emissions", "core", "result", "fitting", "backends", "models", "engines"}
-UPSTREAM |= {"networks", "families", "relabel", "rotation", "symmetry", "translation"}
+UPSTREAM |= {"networks", "families", "relabel", "rotation", "symmetry", "translation", "structure"}
 ALL = UPSTREAM | DOWNSTREAM | {"progress"}
 
 # An area is the first part of a file's path: a module, or a folder. What each may not import from ours.
@@ -59,17 +63,26 @@ FORBIDDEN: dict[str, set[str]] = {
     "relabel": {"fitting", "models", "engines", "backends"} | DOWNSTREAM,
     "models": {"fitting", "engines"} | DOWNSTREAM,
     "engines": {"fitting", "models"} | RESULTS | PICTURES,
-    "diagnostics": {"models", "engines"} | RESULTS | PICTURES,
-    **dict.fromkeys(RESULTS, PICTURES),
-    "plots": {"models", "engines", "backends", "fitting", "report"},
-    "report": {"models", "engines", "backends", "fitting"},
+    "diagnostics": {"models", "engines"} | RESULTS | PICTURES | COMMAND_LINE,
+    "effort": ALL - {"core", "result"},
+    "structure": {"models", "engines"} | DOWNSTREAM,
+    **dict.fromkeys(RESULTS, PICTURES | COMMAND_LINE),
+    "plots": {"models", "engines", "backends", "fitting", "report"} | COMMAND_LINE,
+    "report": {"models", "engines", "backends", "fitting"} | COMMAND_LINE,
+    "command_line": {"plots", "backends", "__main__"},  # the comparison writes its own report
+    "__main__": ALL - {"command_line"},
 }
 # A method that is a shorthand for a later step (`fit.save`, `comparison.plot`) imports that step when it is
 # called, and may name its type: these areas may delegate to anything in this way, others only as said here.
 DELEGATES = {"__init__", "core", "result", "fitting"}
-MAY_DELEGATE = {("comparison", area) for area in PICTURES} | {
-    (area, "plots") for area in ("predictive", "ranking", "dimension", "calibration", "evidence", "gaps")
-}
+MAY_DELEGATE = (
+    {("comparison", area) for area in PICTURES}
+    | {("structure", "notebook")}
+    | {
+        (area, "plots")
+        for area in ("predictive", "ranking", "dimension", "calibration", "evidence", "structure", "gaps")
+    }
+)
 
 TORCH = {"torch", "pyro"}
 JAX = {"jax", "jaxlib", "numpyro", "blackjax", "equinox", "optax", "funsor"}
@@ -227,6 +240,8 @@ PLANTED = {
     "plots and engine": ("plots.py", "from ppl_lvm.engines import svi"),
     "plots and scipy": ("plots.py", "def f():\n    from scipy import stats"),
     "report and sklearn": ("report/__init__.py", "import sklearn.metrics"),
+    "report and the command line": ("report/page.py", "from ppl_lvm.command_line import main"),
+    "the command line and plots": ("command_line/_compare.py", "def f():\n    from ppl_lvm import plots"),
     "report and backend": ("report/page.py", "from ..backends import session"),
     "data and core": ("data.py", "from ppl_lvm.core import Model"),
     "errors and data": ("errors.py", "from . import data"),

@@ -1,12 +1,9 @@
 """The report: one page that loads nothing, says all, escapes what users write, and works in a browser."""
 
 import dataclasses
-import json
 import logging
 import re
-import shutil
-import subprocess
-from html import unescape
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +14,7 @@ import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
+from browser import NAMES, Browser, find_browser
 
 import ppl_lvm as lvm
 from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, models
@@ -239,6 +237,7 @@ def test_verdicts_come_first(pages: dict[str, Page]) -> None:
         "verdicts",
         "model",
         "overview",
+        "prediction",
         "quantities",
         "pictures",
         "evidence",
@@ -262,6 +261,87 @@ def test_model_and_data_are_described(pages: dict[str, Page]) -> None:
     assert "Effects of coaching: theta_j ~ Normal(mu, tau)." in plain
     assert "school (3)" in plain
     assert "loaded without their data" in "".join(pages["loaded without data"].inside("model").text)
+
+
+def test_the_graph_and_the_story_are_there(pages: dict[str, Page]) -> None:
+    section = pages["reference"].inside("model")
+    alts = [str(attrs["alt"]) for attrs, _ in section.all("img")]
+    assert any("assignment depends on weights" in alt and "observed: obs" in alt for alt in alts)
+    story = " ".join("".join(section.inside("story").text).split())
+    assert "weights ~ Dirichlet(2) data (100) assignment ~ Categorical(weights)" in story.replace(
+        story[story.index(" loc ~") : story.index(" data (100)")], ""
+    )
+    plain = " ".join("".join(pages["a plain function"].inside("story").text).split())
+    assert "mu ~ Normal(0, 5) tau ~ HalfNormal(5)" in plain
+    assert "school (3) theta ~ Normal(mu, tau) school (3) obs ~ Normal(theta, sigma)" in plain
+    assert not pages["loaded without data"].inside("model").all("img")
+
+
+def test_predictions_are_there_with_their_errors(
+    pages: dict[str, Page], comparisons: dict[str, lvm.Comparison]
+) -> None:
+    section = pages["reference"].inside("prediction")
+    scores = comparisons["reference"].predictive
+    shown = [text for _, text in section.inside("scores").all("tr")][1:]
+    assert len(shown) == int((scores["kind"] != "").sum()) >= 1
+    text = "".join(section.text)
+    for note in scores["note"]:
+        assert note in text
+    rows = section.inside("checks").all("tr")
+    assert len(rows) == 1 + 2 * 4  # two columns, four statistics
+    assert EVIL_FEATURE in text
+
+
+def test_held_out_rows_are_named_as_such(fits: dict[str, lvm.Fit], tmp_path: Path) -> None:
+    rows = pd.DataFrame(np.random.default_rng(1).normal(2, 2, (20, 2)), columns=["length (cm)", EVIL_FEATURE])
+    path = lvm.compare({"em": fits["em"], "vi": fits["vi"]}, "vi", data=rows).to_html(tmp_path / "r.html")
+    section = Page(path.read_text("utf-8")).inside("prediction")
+    text = " ".join("".join(section.text).split())
+    assert "Held-out rows" in text
+    assert "plug-in" in text
+
+
+def test_a_given_ladder_is_shown_and_nothing_else_is_taken(
+    comparisons: dict[str, lvm.Comparison], tmp_path: Path
+) -> None:
+    found = {
+        "prior IS": lvm.Evidence("estimate", -50.4, 0.6),
+        "ELBO": lvm.Evidence("lower_bound", -57.0, 0.1),
+    }
+    rows = {k: (e.nats, e.std_error, e.kind, 1.0, "") for k, e in found.items()}
+    rows["bridge"] = (np.nan, np.nan, "", 0.0, "chains <disagree>")
+    table = pd.DataFrame.from_dict(
+        rows, orient="index", columns=["nats", "std_error", "kind", "seconds", "note"]
+    )
+    ladder = lvm.EvidenceLadder("schools", table, found, {})
+    path = comparisons["points"].to_html(tmp_path / "r.html", ladder=ladder)
+    text = " ".join("".join(Page(path.read_text("utf-8")).inside("ladder").text).split())
+    assert "ELBO ≥ −57.00 0.10" in text
+    assert "chains <disagree>" in text
+    with pytest.raises(TypeError, match="evidence_ladder"):
+        comparisons["points"].to_html(tmp_path / "r.html", ladder=found)  # type: ignore[arg-type]
+
+
+def test_notebook_displays_are_escaped_and_say_the_same(
+    fits: dict[str, lvm.Fit], comparisons: dict[str, lvm.Comparison]
+) -> None:
+    html = comparisons["reference"]._repr_html_()
+    page = Page(html)
+    assert not page.open
+    assert not page.all("script")
+    text = "".join(page.text)
+    assert EVIL_FIT in text
+    for name, verdict in comparisons["reference"].verdicts.items():
+        assert name in text
+        assert verdict.sentence in text
+    for fit in fits.values():
+        one = Page(fit._repr_html_())
+        assert not one.open
+        words = " ".join("".join(one.text).split())
+        assert fit.model.describe() in words
+        assert str(fit.status) in words
+        assert fit.evidence is None or str(fit.evidence) in words
+        assert type(fit.engine).__name__ in repr(fit)
 
 
 def test_evidence_has_its_kind_sign_and_error(pages: dict[str, Page], fits: dict[str, lvm.Fit]) -> None:
@@ -297,7 +377,10 @@ def test_pictures_that_cannot_be_made_are_named(
     text = "".join(pages["loaded without data"].inside("pictures").text)
     assert "Clusters by nuts: " in text
     assert "without its data" in text
-    assert len(pages["reference"].inside("pictures").all("img")) == 10
+    assert [text.partition(".")[0] for _, text in pages["reference"].inside("pictures").all("b")] == [
+        *("Figure 1", "Figure 2", "Figure 3", "Figure 4", "Figure 5", "Figure 6"),
+        *("Figure 7", "Figure 8", "Figure 9", "Figure 10", "Figure 11", "Figure 12"),
+    ]
 
 
 def test_a_point_has_no_spread_anywhere(pages: dict[str, Page]) -> None:
@@ -443,116 +526,164 @@ def test_supports_in_words(name: str, text: str) -> None:
 
 # ---- in a browser --------------------------------------------------------------------------------
 
-DRIVE = """
-<script>
-addEventListener("load", () => {
+COLUMN = """(() => {
   const table = document.getElementById("table");
   const value = (cell) => cell.dataset.key ?? cell.textContent;
-  const column = (i) => Array.from(table.tBodies[0].rows, (row) => value(row.cells[i]));
-  const shown = () => Array.from(table.tBodies[0].rows).filter((row) => !row.hidden).length;
-  const heads = Array.from(table.tHead.rows[0].cells);
-  const at = heads.findIndex((head) => head.textContent.startsWith("sd"));
-  const found = {before: column(1), words: heads.map((head) => head.querySelector("button").textContent)};
-  heads[at].querySelector("button").click();
-  found.rising = column(at);
-  found.sort = heads.map((head) => head.getAttribute("aria-sort"));
-  heads[at].querySelector("button").click();
-  found.falling = column(at);
-  heads[1].querySelector("button").focus();
-  found.focused = document.activeElement === heads[1].querySelector("button");
-  heads[1].querySelector("button").click();
-  found.quantities = column(1);
-  const box = document.getElementById("filter");
-  box.value = "vi LOC";
-  box.dispatchEvent(new Event("input"));
-  found.filtered = shown();
-  found.count = document.getElementById("count").textContent;
-  found.images = Array.from(document.images, (image) => image.complete && image.naturalWidth > 0);
-  found.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-  const note = document.createElement("div");
-  note.id = "found";
-  note.textContent = JSON.stringify(found);
-  document.body.append(note);
-});
-</script>
-</body>"""
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=5000"),
-    *("--enable-logging=stderr", "--v=0"),
-)
+  return Array.from(table.tBodies[0].rows, (row) => value(row.cells[AT]));
+})()"""
+BUTTONS = """Array.from(document.querySelectorAll("#table thead button"), (b) => b.textContent)"""
+SORTED = """Array.from(document.querySelectorAll("#table thead th"), (h) => h.getAttribute("aria-sort"))"""
 
 
 @pytest.fixture(scope="module")
-def browser() -> str:
-    for name in BROWSERS:
-        if found := shutil.which(name):
-            return found
-    pytest.skip(f"no browser to try the page in: none of {', '.join(BROWSERS)} is installed")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    found = find_browser()
+    if found is None:
+        pytest.skip(
+            f"no browser to try the page in: none of {', '.join(NAMES)} is installed (CONTRIBUTING.md)"
+        )
+    with Browser(found, tmp_path_factory.mktemp("profile")) as running:
+        yield running
 
 
-def visit(browser: str, page: Path, folder: Path, width: int) -> tuple[str, str]:
-    """The page's elements after its script has run, and what the console said."""
-    command = [
-        browser,
-        *FLAGS,
-        f"--window-size={width},900",
-        f"--user-data-dir={folder}",
-        "--dump-dom",
-        page.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+def column(browser: Browser, at: int) -> list[str]:
+    found: list[str] = browser.ask(COLUMN.replace("AT", str(at)))
+    return found
 
 
-@pytest.mark.parametrize("width", [1280, 500])
-def test_the_page_works_in_a_browser(
-    browser: str, width: int, written: dict[str, Path], comparisons: dict[str, lvm.Comparison], tmp_path: Path
+@pytest.mark.parametrize("how", ["click", "Enter", " "])
+def test_the_table_sorts_by_click_and_by_keyboard(
+    browser: Browser, how: str, written: dict[str, Path], comparisons: dict[str, lvm.Comparison]
 ) -> None:
-    source = written["reference"].read_text("utf-8")
-    driven = tmp_path / "driven.html"
-    driven.write_text(source.replace("</body>", DRIVE), "utf-8")
-    dom, console = visit(browser, driven, tmp_path / "profile", width)
-    assert console == ""
-    answer = re.search(r'<div id="found">(.*?)</div>', dom, re.DOTALL)
-    assert answer, dom[-500:]
-    found = json.loads(unescape(answer[1]))
+    browser.open(written["reference"])
+    words = browser.ask(BUTTONS)
+    assert words[:3] == ["fit", "quantity", "mean"]
+    at = words.index("sd")
+
+    def sort() -> None:
+        if how == "click":
+            browser.ask(f'document.querySelectorAll("#table thead button")[{at}].click()')
+            return
+        # Tab from the heading before: the button is reached without a mouse
+        browser.ask(f'document.querySelectorAll("#table thead button")[{at - 1}].focus()')
+        browser.press("Tab")
+        assert browser.ask("document.activeElement.textContent") == "sd"
+        browser.press(how)
+
     table = comparisons["reference"].table
-    sds = table["sd"].dropna().to_numpy()
+    sds = sorted(table["sd"].dropna())
     missing = [""] * int(table["sd"].isna().sum())
     assert missing  # the point has none: missing values stay last whichever way round
-    assert found["words"][:3] == ["fit", "quantity", "mean"]
-    assert [float(v) for v in found["rising"][: len(sds)]] == sorted(sds)
-    assert [float(v) for v in found["falling"][: len(sds)]] == sorted(sds, reverse=True)
-    assert found["rising"][len(sds) :] == found["falling"][len(sds) :] == missing
-    assert [s for s in found["sort"] if s] == ["ascending"]
-    assert found["focused"]
-    assert sorted(found["quantities"]) == sorted(found["before"])
-    assert found["quantities"] != found["before"]
+    for expected, state in ((sds, "ascending"), (sds[::-1], "descending"), (sds, "ascending")):
+        sort()
+        found = column(browser, at)
+        assert [float(v) for v in found[: len(sds)]] == expected
+        assert found[len(sds) :] == missing
+        assert [s for s in browser.ask(SORTED) if s] == [state]
+    assert browser.complaints() == []
+
+
+def test_words_sort_too_and_rows_can_be_filtered(
+    browser: Browser, written: dict[str, Path], comparisons: dict[str, lvm.Comparison]
+) -> None:
+    browser.open(written["reference"])
+    before = column(browser, 1)
+    browser.ask('document.querySelectorAll("#table thead button")[1].click()')
+    assert sorted(column(browser, 1)) == sorted(before)
+    assert column(browser, 1) != before
+    browser.ask(
+        'document.getElementById("filter").value = "vi LOC";'
+        'document.getElementById("filter").dispatchEvent(new Event("input"))'
+    )
+    table = comparisons["reference"].table
     names = [f"{fit} {quantity}".lower() for fit, quantity in table.index]
-    assert found["filtered"] == sum("vi" in name and "loc" in name for name in names)
-    assert found["count"] == f"{found['filtered']} of {len(table)} rows"
-    assert all(found["images"])
-    assert not found["wide"]  # wide tables scroll in their own box, the page does not
+    expected = sum("vi" in name and "loc" in name for name in names)
+    assert browser.ask('document.getElementById("count").textContent') == f"{expected} of {len(table)} rows"
+    assert browser.ask('document.querySelectorAll("#table tbody tr:not([hidden])").length') == expected
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_console_stays_silent(browser: str, case: str, written: dict[str, Path], tmp_path: Path) -> None:
-    _, console = visit(browser, written[case], tmp_path / "profile", 1280)
-    assert console == ""
+def test_the_overview_and_the_scores_sort(browser: Browser, written: dict[str, Path]) -> None:
+    browser.open(written["reference"])
+    for name in ("fits", "scores"):
+        rows = f'Array.from(document.querySelectorAll("#{name} tbody tr"), (r) => r.cells[0].textContent)'
+        before = browser.ask(rows)
+        browser.ask(f'document.querySelector("#{name} thead button").click()')
+        assert browser.ask(rows) == sorted(before, key=str.lower)
+        browser.ask(f'document.querySelector("#{name} thead button").click()')
+        assert browser.ask(rows) == sorted(before, key=str.lower)[::-1]
 
 
-def test_a_planted_error_is_heard(browser: str, written: dict[str, Path], tmp_path: Path) -> None:
+@every_page
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_picture_is_there_and_nothing_overflows(
+    browser: Browser, width: int, case: str, written: dict[str, Path], pages: dict[str, Page]
+) -> None:
+    """Wide tables and pictures scroll in their own boxes, the page does not; the console stays silent."""
+    browser.open(written[case], width, dark=width == 390)
+    assert browser.ask("innerWidth") == width
+    images = browser.ask("Array.from(document.images, (i) => i.complete && i.naturalWidth > 0)")
+    assert len(images) == len(pages[case].all("img"))
+    assert all(images)
+    assert browser.ask("document.documentElement.scrollWidth") <= width
+    assert browser.complaints() == []
+
+
+def test_small_print_stays_readable_in_the_dark(browser: Browser, written: dict[str, Path]) -> None:
+    """Contrast of text and background (WCAG 2: 4.5 for small text), light and dark."""
+    for dark in (False, True):
+        browser.open(written["reference"], dark=dark)
+        pairs = browser.ask(
+            """(() => {
+  const behind = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = getComputedStyle(e).backgroundColor;
+      if (c !== "rgba(0, 0, 0, 0)" && c !== "transparent") return c;
+    }
+    return getComputedStyle(document.body).backgroundColor;
+  };
+  const wanted = "p, td, th, dd, dt, li, caption, code, summary, .badge, .note, .beyond, a, button";
+  return [...new Set(Array.from(document.querySelectorAll(wanted), (e) =>
+    getComputedStyle(e).color + "|" + behind(e)))];
+})()"""
+        )
+        assert len(pairs) > 5
+        assert {pair: contrast(pair) for pair in pairs if contrast(pair) < 4.5} == {}
+
+
+def contrast(pair: str) -> float:
+    """The ratio of luminances of "rgb(...)|rgb(...)"."""
+
+    def luminance(color: str) -> float:
+        parts = np.array([float(v) for v in re.findall(r"[\d.]+", color)[:3]]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    one, two = sorted(map(luminance, pair.split("|")))
+    return (two + 0.05) / (one + 0.05)
+
+
+def test_it_prints(browser: Browser, written: dict[str, Path]) -> None:
+    browser.open(written["reference"])
+    document = browser.pdf()
+    assert document.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", document)) >= 3
+    assert browser.complaints() == []
+
+
+def test_a_planted_error_is_heard(browser: Browser, written: dict[str, Path], tmp_path: Path) -> None:
     source = written["points"].read_text("utf-8")
     broken = tmp_path / "broken.html"
+    wide = "<div style='width: 600px'>wide</div>"
     broken.write_text(
-        source.replace("</body>", "<script>undefined.x</script><img src='http://localhost/x.png'></body>")
+        source.replace(
+            "</body>", f"{wide}<script>undefined.x</script><img src='http://localhost/x.png'></body>"
+        )
     )
-    _, console = visit(browser, broken, tmp_path / "profile", 1280)
-    assert "TypeError" in console
-    assert "Content Security Policy" in console
+    browser.open(broken, 390)
+    heard = " ".join(browser.complaints())
+    assert "TypeError" in heard
+    assert "Content Security Policy" in heard
+    assert browser.ask("document.documentElement.scrollWidth") > 390
 
 
 def test_templates_are_part_of_the_package() -> None:

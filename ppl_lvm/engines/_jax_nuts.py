@@ -31,17 +31,19 @@ if TYPE_CHECKING:
 
 
 class Chain(NamedTuple):
-    """What a chain carries: the kernel's state, and the buffers of kept draws and statistics."""
+    """What a chain carries: the kernel's state, the buffers of kept draws and statistics, and the number of
+    leapfrog steps that warm-up took."""
 
     state: Any
     draws: Any
     stats: Any
+    warmup_steps: Any
 
 
 def sample(
     engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Draws by site and statistics, each (chain, draw, ...)."""
+    """Draws by site and statistics, each (chain, draw, ...); ``warmup_steps`` among them is (chain,)."""
     with jax_session(problem.dtype):
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
@@ -53,6 +55,7 @@ def sample(
         )
         flat = jnp.asarray(np.stack([np.asarray(c.draws) for c in chains])) * scales
         stats = {k: np.stack([np.asarray(c.stats[k]) for c in chains]) for k in chains[0].stats}
+        stats["warmup_steps"] = np.array([int(c.warmup_steps) for c in chains])
         values = _constrain(density, flat, data, held)
     return values, stats
 
@@ -76,8 +79,8 @@ def _run_chains(
             chain = _drive(
                 engine, start(points, keys, data, params), advance, keys, data, params, tick, progress
             )
-        whole = jax.tree_util.tree_map(np.asarray, (chain.draws, chain.stats))
-        return [Chain(None, whole[0][i], {k: v[i] for k, v in whole[1].items()}) for i in range(len(keys))]
+        whole = jax.tree_util.tree_map(np.asarray, chain._replace(state=None))
+        return [jax.tree_util.tree_map(lambda leaf, i=i: leaf[i], whole) for i in range(len(keys))]
 
     lock = threading.Lock()
     total = (engine.num_warmup + engine.num_samples) * engine.num_chains
@@ -155,7 +158,8 @@ def _program(engine: NUTS, density: Density) -> tuple[Callable, Callable]:
         state = kernel.init(point, key, data, params)
         zero = kernel.stats_like(point.dtype)
         stats = {k: jnp.zeros(num_samples, v.dtype) for k, v in zero.items()}
-        return Chain(state, jnp.zeros((num_samples, *point.shape), point.dtype), stats)
+        draws = jnp.zeros((num_samples, *point.shape), point.dtype)
+        return Chain(state, draws, stats, jnp.zeros((), zero["n_steps"].dtype))
 
     def advance(chain: Chain, first: Any, last: Any, key: Any, data: Any, params: Any) -> Chain:
         def body(i: Any, chain: Chain) -> Chain:
@@ -166,7 +170,8 @@ def _program(engine: NUTS, density: Density) -> tuple[Callable, Callable]:
                 k: lax.dynamic_update_index_in_dim(v, jnp.asarray(stats[k], v.dtype), slot, 0)
                 for k, v in chain.stats.items()
             }
-            return Chain(state, draws, kept)
+            spent = jnp.where(i < warmup, jnp.asarray(stats["n_steps"], chain.warmup_steps.dtype), 0)
+            return Chain(state, draws, kept, chain.warmup_steps + spent)
 
         return lax.fori_loop(first, last, body, chain)
 

@@ -14,6 +14,7 @@ from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._jax_annealing import (
+    LEAPFROG,
     PILOT,
     Particles,
     Schedule,
@@ -46,6 +47,7 @@ class Annealed(NamedTuple):
     runs: np.ndarray | None
     num_temperatures: int
     acceptance: float
+    gradients_per_move: int = LEAPFROG + 1
 
 
 def smc(engine: SMC, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Annealed:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def sample(
     engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Draws by site and statistics, each (chain, draw, ...)."""
+    """Draws by site and statistics, each (chain, draw, ...); ``warmup_steps`` among them is (chain,)."""
     args = to_torch(problem.arguments)
     model = HoldParams({**problem.model.fixed_params, **params})(problem.model.pyro.model)
     starts = starting_values(problem, run, engine.num_chains)
@@ -51,7 +51,7 @@ def _one_chain(
     tick: Callable[..., None],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     values = {k: to_torch(np.asarray(v, dtype=problem.dtype)) for k, v in start.items()}
-    kernel = PyroNUTS(
+    kernel = _CountedNUTS(
         EnumerateAll()(ImproperOrigin()(model)),
         init_strategy=init_to_value(values=values, fallback=init_to_uniform),
         max_plate_nesting=problem.max_plate_nesting,
@@ -83,33 +83,58 @@ def _one_chain(
     return {k: draws[k].detach().numpy() for k in names}, recorder.arrays()
 
 
+class _Counted:
+    """The potential energy, and how often the kernel has asked for it: once each leapfrog step."""
+
+    def __init__(self, inner: Callable[[Any], Any]) -> None:
+        self.inner, self.calls = inner, 0
+
+    def __call__(self, values: Any) -> Any:
+        self.calls += 1
+        return self.inner(values)
+
+
+class _CountedNUTS(PyroNUTS):
+    """Pyro's kernel keeps no count of its steps."""
+
+    def _initialize_model_properties(self, model_args: Any, model_kwargs: Any) -> None:
+        super()._initialize_model_properties(model_args, model_kwargs)
+        self.potential_fn: Any = _Counted(self.potential_fn)
+
+
 class _Recorder:
     """Collects per-draw statistics from the kernel after each transition."""
 
     def __init__(self, tick: Callable[..., None]) -> None:
         self.tick = tick
-        self.rows: list[tuple[float, float, bool, float]] = []
+        self.rows: list[tuple[float, float, bool, float, int]] = []
         self.previous_mean, self.count = 0.0, 0
+        self.warmup_steps = self.seen_calls = 0
 
     def __call__(self, kernel: Any, samples: Any, stage: str, i: int) -> None:
         self.tick(1)
+        steps, self.seen_calls = kernel.potential_fn.calls - self.seen_calls, kernel.potential_fn.calls
         if not stage.lower().startswith("sample"):
+            self.warmup_steps += steps
             return
         with torch.no_grad():
-            potential = float(kernel.potential_fn(samples))
+            potential = float(kernel.potential_fn.inner(samples))
         mean = float(kernel._mean_accept_prob)
         self.count += 1
         rate = self.count * mean - (self.count - 1) * self.previous_mean
         self.previous_mean = mean
         seen = len(self.rows)
         diverging = kernel._divergences[-1] == seen if kernel._divergences else False
-        self.rows.append((-potential, float(np.clip(rate, 0.0, 1.0)), diverging, float(kernel.step_size)))
+        rate = float(np.clip(rate, 0.0, 1.0))
+        self.rows.append((-potential, rate, diverging, float(kernel.step_size), steps))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        lp, rate, diverging, size = zip(*self.rows, strict=True)
+        lp, rate, diverging, size, steps = zip(*self.rows, strict=True)
         return {
             "lp": np.array(lp),
             "acceptance_rate": np.array(rate),
             "diverging": np.array(diverging, dtype=bool),
             "step_size": np.array(size),
+            "n_steps": np.array(steps),
+            "warmup_steps": np.array(self.warmup_steps),
         }

@@ -119,6 +119,7 @@ class NUTS(Engine):
         else:
             from ppl_lvm.engines._pyro_nuts import sample
         values, stats = sample(self, problem, run, params)
+        spent = stats.pop("warmup_steps")
         return Fit(
             model=problem.model,
             engine=self,
@@ -128,6 +129,7 @@ class NUTS(Engine):
             sample_stats=chain_dataset(None, stats, kind="chain"),
             params=params,
             status=_status(stats),
+            meta={"warmup_steps": int(spent.sum())},
         )
 
     def _run_by_datum(self, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Fit:

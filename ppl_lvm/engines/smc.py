@@ -200,4 +200,5 @@ def _fit(
             "proposal": chain_dataset(problem, {k: v[None] for k, v in found.values.items()}, kind="weighted")
         },
         status=Status(Outcome.OK if trustworthy else Outcome.UNRELIABLE, details),
+        meta={"gradients_per_move": found.gradients_per_move},
     )

@@ -6,7 +6,8 @@ side. All values are in nats, each with its kind and its Monte Carlo standard er
 """
 
 from ppl_lvm.evidence._bridge import bridge
+from ppl_lvm.evidence._from_fits import ladder_of
 from ppl_lvm.evidence._ladder import EvidenceLadder, evidence_ladder
 from ppl_lvm.evidence._sandwich import Sandwich, sandwich
 
-__all__ = ["EvidenceLadder", "Sandwich", "bridge", "evidence_ladder", "sandwich"]
+__all__ = ["EvidenceLadder", "Sandwich", "bridge", "evidence_ladder", "ladder_of", "sandwich"]

@@ -17,6 +17,7 @@ from ppl_lvm.engines.nuts import NUTS
 from ppl_lvm.engines.smc import AIS, SMC
 from ppl_lvm.engines.svi import SVI
 from ppl_lvm.evidence._bridge import bridge
+from ppl_lvm.evidence._iwae import IWAE, iwae_bound, log_weights
 from ppl_lvm.fitting import fit, prepare
 from ppl_lvm.result import Fit
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUNGS = ("prior IS", "ELBO", "IWAE_5", "IWAE_50", "IWAE_500", "AIS", "SMC", "bridge", "exact")
-_IWAE = (5, 50, 500)
 _DRAWS = 10_000
 
 
@@ -56,6 +56,11 @@ class EvidenceLadder:
             value = f"{_sign(found)} {found.nats:10.2f} +- {found.std_error:.2f}" if found else "  -"
             lines.append(f"  {name:<{width}}  {value}{note}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from ppl_lvm.notebook import ladder_html
+
+        return ladder_html(self)
 
 
 def evidence_ladder(
@@ -173,7 +178,7 @@ class _Climb:
                 "std_error": found.std_error if found else math.nan,
                 "kind": found.kind if found else "",
                 "seconds": self.seconds.get(rung, math.nan),
-                "note": _note(found) if found else self.reasons[rung],
+                "note": note_of(found) if found else self.reasons[rung],
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
 
@@ -184,24 +189,21 @@ def _bounds(climb: _Climb, guide: Fit) -> None:
     own = guide.evidence
     if stats is None or own is None or "log_q" not in stats:
         climb.reasons |= dict.fromkeys(
-            ("ELBO", *(f"IWAE_{m}" for m in _IWAE)), "the guide has no draws to weigh"
+            ("ELBO", *(f"IWAE_{m}" for m in IWAE)), "the guide has no draws to weigh"
         )
         climb.evidence.pop("ELBO", None)
         return
-    weights = (stats["log_p"] - stats["log_q"]).values.reshape(-1).astype(float)
-    note = climb.evidence["ELBO"].note
-    for m in (1, *_IWAE):
+    own = dataclasses.replace(own, note=climb.evidence["ELBO"].note)
+    for m in (1, *IWAE):
         rung = "ELBO" if m == 1 else f"IWAE_{m}"
-        groups = len(weights) // m
         climb.seconds[rung] = climb.seconds["ELBO"]
-        if groups < 2:
+        found = iwae_bound(log_weights(stats), m, own)
+        if found is None:
             climb.reasons[rung] = (
-                f"{len(weights)} draws are fewer than two groups of {m}; raise num_draws of svi"
+                f"{stats['log_q'].size} draws are fewer than two groups of {m}; raise num_draws of svi"
             )
-            continue
-        each = np.logaddexp.reduce(weights[: groups * m].reshape(groups, m), axis=1) - math.log(m)
-        error = float(each.std(ddof=1) / math.sqrt(groups))
-        climb.evidence[rung] = Evidence("lower_bound", float(each.mean()), error, own.conditional_on, note)
+        else:
+            climb.evidence[rung] = found
 
 
 def _compiled_svi(problem: Problem) -> SVI:
@@ -210,7 +212,7 @@ def _compiled_svi(problem: Problem) -> SVI:
     return compiled if compiled.check(problem) is None else SVI(num_draws=_DRAWS)
 
 
-def _note(found: Evidence) -> str:
+def note_of(found: Evidence) -> str:
     given = f"given {', '.join(found.conditional_on)}" if found.conditional_on else ""
     return "; ".join(t for t in (given, found.note) if t)
 

@@ -12,8 +12,11 @@ from ppl_lvm.plots._draws import plot_khat, plot_rank, plot_trace
 from ppl_lvm.plots._evidence import plot_ladder
 from ppl_lvm.plots._factors import plot_dimension, plot_loadings
 from ppl_lvm.plots._gaps import plot_gaps, plot_latent_diagnostics
+from ppl_lvm.plots._graph import plot_model
 from ppl_lvm.plots._latents import plot_latents
 from ppl_lvm.plots._marginals import plot_marginals
+from ppl_lvm.plots._pairs import plot_pairs
+from ppl_lvm.plots._predictive import plot_predictive
 from ppl_lvm.plots._runs import plot_evidence, plot_loss
 from ppl_lvm.plots._sequences import plot_states
 from ppl_lvm.plots._training import plot_training
@@ -40,6 +43,9 @@ __all__ = [
     "plot_loss",
     "plot_manifold",
     "plot_marginals",
+    "plot_model",
+    "plot_pairs",
+    "plot_predictive",
     "plot_rank",
     "plot_reconstructions",
     "plot_samples",

@@ -57,6 +57,18 @@ def chosen(comparison: Comparison, asked: Sequence[str] | None, limit: int) -> t
     )
 
 
+def least_settled(comparison: Comparison, limit: int) -> tuple[list[str], str]:
+    """Labels of quantities with the smallest effective sizes in any fit, and a phrase that says so."""
+    check_limit("max_quantities", limit)
+    every = list(dict.fromkeys(str(q) for q in comparison.table.index.get_level_values("quantity")))
+    if len(every) <= limit or "ess" not in comparison.table:
+        return every[:limit], "" if len(every) <= limit else f"The first {limit} of {len(every)} quantities."
+    sizes = comparison.table["ess"].groupby(level="quantity").min().reindex(every)
+    kept = set(sizes.sort_values(kind="stable").index[:limit])
+    note = f"Of {len(every)} quantities, the {limit} of smallest effective size."
+    return [n for n in every if n in kept], note
+
+
 def pick(every: Sequence[str], asked: Sequence[str]) -> list[str]:
     """Labels of ``every`` that are asked for by themselves or by their site, in the order of ``every``."""
     if isinstance(asked, str):
@@ -131,6 +143,7 @@ __all__ = [
     "chosen",
     "comparison_columns",
     "fit_columns",
+    "least_settled",
     "pick",
     "split_label",
 ]

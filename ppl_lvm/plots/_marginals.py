@@ -64,8 +64,8 @@ def plot_marginals(
     figure = blank("Marginal posteriors", caption, height + 0.2, legend=legend)
     axes = dict(zip(names, panels(figure, len(names), columns), strict=True))
     for fit in comparison.draws:
-        _densities(figure, axes, comparison_columns(comparison, fit, names), look[fit], comparison, fit)
-    peaks = _peaks(axes)
+        densities(figure, axes, comparison_columns(comparison, fit, names), look[fit], comparison, fit)
+    peaks = curve_peaks(axes)
     for fit in comparison.points:
         _lines(axes, comparison, fit, look[fit])
     for name, ax in axes.items():
@@ -77,9 +77,10 @@ def plot_marginals(
     return figure
 
 
-def _densities(
+def densities(
     figure: Figure, axes: dict[str, Axes], draws: xr.Dataset, look: Look, comparison: Comparison, fit: str
 ) -> None:
+    """Kernel densities of one fit's quantities on axes by name (arviz-plots)."""
     import arviz_plots
 
     is_reference = fit == comparison.reference
@@ -109,7 +110,7 @@ def _densities(
             )
 
 
-def _peaks(axes: dict[str, Axes]) -> dict[str, float]:
+def curve_peaks(axes: dict[str, Axes]) -> dict[str, float]:
     """Where each panel ends: a spike of a few repeated draws must not flatten the other curves."""
     found = {}
     for name, ax in axes.items():
@@ -135,4 +136,4 @@ def _lines(axes: dict[str, Axes], comparison: Comparison, fit: str, look: Look) 
         )
 
 
-__all__ = ["plot_marginals"]
+__all__ = ["curve_peaks", "densities", "plot_marginals"]

@@ -11,11 +11,14 @@ import numpy as np
 
 from ppl_lvm.comparison import MAX_BIAS, Comparison
 from ppl_lvm.core import Problem, Site
+from ppl_lvm.evidence import EvidenceLadder
 from ppl_lvm.plots._verdicts import LEVELS
-from ppl_lvm.report._figures import pictures_of
+from ppl_lvm.report._figures import graph_picture, pictures_of, wanted
+from ppl_lvm.report._predictions import checks, predictive
 from ppl_lvm.report._story import story_of
-from ppl_lvm.report._tables import evidence, overview, points, quantities, show
+from ppl_lvm.report._tables import evidence, overview, points, quantities, rungs, show
 from ppl_lvm.result import Fit
+from ppl_lvm.structure import ModelGraph, model_graph
 
 MEANING = {
     "means_and_spreads": f"every bias is below {MAX_BIAS} posterior sd, every sd ratio 3/4 to 4/3",
@@ -25,10 +28,12 @@ MEANING = {
 }
 
 
-def page_of(comparison: Comparison) -> dict[str, Any]:
+def page_of(comparison: Comparison, ladder: EvidenceLadder | None = None) -> dict[str, Any]:
     """Everything that the template names."""
     first = next(iter(comparison.fits.values()))
-    pictures, missing = pictures_of(comparison)
+    graph, no_graph = _graph(comparison)
+    drawn, undrawn = pictures_of(graph_picture(graph))
+    pictures, missing = pictures_of(wanted(comparison, ladder))
     return {
         "title": f"Comparison of {_count(len(comparison.fits), 'fit')}",
         "model": first.model.describe(),
@@ -45,12 +50,18 @@ def page_of(comparison: Comparison) -> dict[str, Any]:
         ],
         "meaning": [(LEVELS[k], k, v) for k, v in MEANING.items()],
         "story": story_of(first.model),
+        "graph": drawn[0] if drawn else None,
+        "no_graph": no_graph or "".join(undrawn),
+        "statements": [] if graph is None else [(n.sentence, graph.where(n)) for n in graph.nodes],
         "sites": _sites(comparison),
         "data": _data(comparison),
         "overview": overview(comparison),
         "table": quantities(comparison),
         "pictures": pictures,
         "missing": missing,
+        "predictive": predictive(comparison),
+        "checks": checks(comparison),
+        "ladder": None if ladder is None else rungs(ladder),
         "evidence": evidence(comparison),
         "points": points(comparison),
         "runs": [_run(name, fit) for name, fit in comparison.fits.items()],
@@ -74,6 +85,17 @@ def _count(number: int, what: str) -> str:
 
 def _problem(comparison: Comparison) -> Problem | None:
     return next((f.problem for f in comparison.fits.values() if f.problem is not None), None)
+
+
+def _graph(comparison: Comparison) -> tuple[ModelGraph | None, str]:
+    """The model's graph, or why there is none."""
+    with_data = [f for f in comparison.fits.values() if f.problem is not None]
+    if not with_data:
+        return None, ""  # that the data are not there is said elsewhere
+    try:
+        return model_graph(with_data[0]), ""
+    except ValueError as reason:
+        return None, str(reason)
 
 
 def _sites(comparison: Comparison) -> list[dict[str, str]]:

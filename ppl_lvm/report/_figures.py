@@ -6,7 +6,7 @@ import base64
 import io
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,8 +15,10 @@ import matplotlib
 
 from ppl_lvm import plots
 from ppl_lvm.comparison import Comparison
+from ppl_lvm.evidence import EvidenceLadder, ladder_of
 from ppl_lvm.plots._verdicts import LEVELS
 from ppl_lvm.result import Fit
+from ppl_lvm.structure import ModelGraph
 
 logger = logging.getLogger("ppl_lvm")
 
@@ -43,19 +45,29 @@ class Wanted:
     alt: str
 
 
-def pictures_of(comparison: Comparison) -> tuple[list[Picture], list[str]]:
+def pictures_of(every: Iterable[Wanted]) -> tuple[list[Picture], list[str]]:
     """The pictures that can be made, and for the others why not."""
     made, missing = [], []
-    for wanted in _wanted(comparison):
+    for one in every:
         try:
-            figure = wanted.make()
+            figure = one.make()
         except ValueError as reason:
-            logger.info("report: %s is left out: %s", wanted.name, reason)
-            missing.append(f"{wanted.name}: {reason}")
+            logger.info("report: %s is left out: %s", one.name, reason)
+            missing.append(f"{one.name}: {reason}")
             continue
         width, height = (round(96 * inches) for inches in figure.get_size_inches())
-        made.append(Picture(wanted.name, wanted.caption, wanted.alt, svg_source(figure), width, height))
+        made.append(Picture(one.name, one.caption, one.alt, svg_source(figure), width, height))
     return made, missing
+
+
+def graph_picture(graph: ModelGraph | None) -> list[Wanted]:
+    """The model's graph; nothing where it could not be traced."""
+    if graph is None:
+        return []
+    edges = "; ".join(f"{n.name} depends on {', '.join(n.parents)}" for n in graph.nodes if n.parents)
+    observed = ", ".join(n.name for n in graph.nodes if n.kind == "observed")
+    alt = f"Graph of {len(graph.nodes)} sites, observed: {observed or 'none'}. {edges or 'No dependencies'}."
+    return [Wanted("Model graph", lambda: plots.plot_model(graph), "Sites, plates and dependencies.", alt)]
 
 
 def svg_source(figure: Any) -> str:
@@ -72,7 +84,8 @@ def _rounded(attribute: re.Match[str]) -> str:
     return re.sub(r"-?\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), attribute[0])
 
 
-def _wanted(comparison: Comparison) -> Iterator[Wanted]:
+def wanted(comparison: Comparison, ladder: EvidenceLadder | None) -> Iterator[Wanted]:
+    """The pictures of a comparison, in their order."""
     fits, reference = comparison.fits, comparison.reference
     verdicts = "; ".join(f"{n}: {LEVELS[v.level]}" for n, v in comparison.verdicts.items())
     against = f" against the reference {reference}" if reference else ""
@@ -104,7 +117,38 @@ def _wanted(comparison: Comparison) -> Iterator[Wanted]:
             else "."
         ),
     )
+    if comparison.draws and len(set(comparison.table.index.get_level_values("quantity"))) > 1:
+        yield Wanted(
+            "Pairs of quantities",
+            lambda: plots.plot_pairs(comparison),
+            "What marginals do not show: correlations, curved ridges, separate modes.",
+            f"Scatter plots of pairs of up to 4 quantities for {len(comparison.draws)} fits with draws, "
+            "densities on the diagonal.",
+        )
+    yield from _of_the_evidence(comparison, ladder)
     yield from _of_single_fits(comparison)
+
+
+def _of_the_evidence(comparison: Comparison, ladder: EvidenceLadder | None) -> Iterator[Wanted]:
+    fits = comparison.fits
+    own = ladder_of(fits)
+    if own is not None:
+        evidence = "; ".join(f"{n}: {f.evidence}" for n, f in fits.items() if f.evidence is not None)
+        yield Wanted(
+            "Log evidence",
+            lambda: plots.plot_ladder(own) if len(own.evidence) > 1 else plots.plot_evidence(fits),
+            "A bound says on which side the evidence lies, not how far: the gap is what the guide lost. IWAE "
+            "bounds rise towards the evidence as far as the guide's own draws reach.",
+            f"Log evidence with its errors. {evidence}.",
+        )
+    if ladder is not None:
+        rungs = "; ".join(f"{n}: {e}" for n, e in ladder.evidence.items())
+        yield Wanted(
+            "Evidence ladder",
+            lambda: plots.plot_ladder(ladder),
+            "Estimates that agree and lie above the bounds are what to hope for.",
+            f"Log evidence by several methods. {rungs}.",
+        )
 
 
 def _of_single_fits(comparison: Comparison) -> Iterator[Wanted]:
@@ -117,14 +161,13 @@ def _of_single_fits(comparison: Comparison) -> Iterator[Wanted]:
             "Small marks are rows that the posterior does not place with certainty.",
             f"Scatter plots of pairs of features, coloured by the most probable component by {main}.",
         )
-    if any(fit.evidence is not None for fit in fits.values()):
-        evidence = "; ".join(f"{n}: {f.evidence}" for n, f in fits.items() if f.evidence is not None)
-        yield Wanted(
-            "Log evidence",
-            lambda: plots.plot_evidence(fits),
-            "A bound says on which side the evidence lies, not how far: the gap is what the guide lost.",
-            f"Log evidence with its errors. {evidence}.",
-        )  # fmt: skip
+    yield Wanted(
+        f"Replicated data by {main}",
+        lambda: plots.plot_predictive(fits[main]),
+        "Data that the model would make next. Where the black line leaves the bundle, the model does not "
+        "have what the data have.",
+        f"Distributions of the data and of 40 replicated data sets by {main}, column by column.",
+    )
     if any("optimization" in fit.groups for fit in fits.values()):
         yield Wanted(
             "Optimisation",
@@ -166,4 +209,4 @@ def _is_chain(fit: Fit) -> bool:
     return not fit.is_point and fit.posterior.attrs.get("draws") == "chain"
 
 
-__all__ = ["Picture", "pictures_of", "svg_source"]
+__all__ = ["Picture", "graph_picture", "pictures_of", "svg_source", "wanted"]

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ppl_lvm.comparison import MAX_BIAS, MAX_LOG_RATIO, Comparison
 from ppl_lvm.core import Evidence
+from ppl_lvm.effort import effort_of
+from ppl_lvm.evidence import EvidenceLadder
 
 # Column of the table -> (heading, what it is).
 COLUMNS = {
@@ -41,6 +44,8 @@ OVERVIEW = {
     "status": "status",
     "draws": "draws",
     "seconds": "seconds",
+    "gradients": "gradients",
+    "log_densities": "densities",
     "min_ess": "smallest ESS",
     "min_ess_per_s": "ESS/s",
     "khat": "k\u2011hat",  # does not break
@@ -85,7 +90,8 @@ def show(value: Any, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
-def _cell(value: Any, *, beyond: bool = False, digits: int = 3, text: str = "") -> Cell:
+def cell(value: Any, *, beyond: bool = False, digits: int = 3, text: str = "") -> Cell:
+    """A value as a table's entry."""
     if isinstance(value, str):
         return Cell(value.replace("_", " "), value, is_number=False)
     missing = value is None or (isinstance(value, float) and math.isnan(value))
@@ -100,14 +106,15 @@ def overview(comparison: Comparison) -> dict[str, Any]:
     columns = [c for c in OVERVIEW if c in frame and not frame[c].isna().all()]
     rows = []
     for name, row in frame.iterrows():
-        cells = [_cell(None if _missing(row[c]) else row[c], digits=_digits(c, row[c])) for c in columns]
+        cells = [cell(None if _missing(row[c]) else row[c], digits=_digits(c, row[c])) for c in columns]
         found = comparison.fits[name].evidence
         if found is not None and "log_evidence" in columns:
-            cells[columns.index("log_evidence")] = _cell(row["log_evidence"], text=_value(found))
+            cells[columns.index("log_evidence")] = cell(row["log_evidence"], text=_value(found))
         if comparison.fits[name].is_point:
             cells[columns.index("draws")] = Cell("a point", "")
         rows.append((str(name), cells))
-    return {"columns": [OVERVIEW[c] for c in columns], "rows": rows}
+    partial = [n for n, f in comparison.fits.items() if not effort_of(f).with_warmup]
+    return {"columns": [OVERVIEW[c] for c in columns], "rows": rows, "partial": ", ".join(partial)}
 
 
 def _value(found: Evidence, *, error: bool = True) -> str:
@@ -117,7 +124,7 @@ def _value(found: Evidence, *, error: bool = True) -> str:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def _digits(column: str, value: Any) -> int:
@@ -132,7 +139,7 @@ def quantities(comparison: Comparison) -> dict[str, Any]:
     columns = [c for c in COLUMNS if c in frame and not frame[c].isna().all()]
     rows = []
     for (fit, quantity), row in frame.iterrows():
-        numbers = [_cell(float(row[c]), beyond=_beyond(c, row[c])) for c in columns]
+        numbers = [cell(float(row[c]), beyond=_beyond(c, row[c])) for c in columns]
         rows.append([Cell(str(fit), str(fit), False), Cell(str(quantity), str(quantity), False), *numbers])
     heads = [
         ("fit", "name of the fit", False),
@@ -162,6 +169,21 @@ def evidence(comparison: Comparison) -> list[dict[str, str]]:
     ]
 
 
+def rungs(ladder: EvidenceLadder) -> list[dict[str, str]]:
+    """A ladder's rows; what is missing with its reason."""
+    found = ladder.evidence
+    return [
+        {
+            "name": str(name),
+            "value": _value(found[str(name)], error=False) if str(name) in found else "–",
+            "error": f"{found[str(name)].std_error:.2f}" if str(name) in found else "–",
+            "seconds": show(float(row["seconds"])),
+            "note": str(row["note"]),
+        }
+        for name, row in ladder.table.iterrows()
+    ]
+
+
 def points(comparison: Comparison) -> list[dict[str, str]]:
     return [
         {
@@ -176,4 +198,4 @@ def points(comparison: Comparison) -> list[dict[str, str]]:
     ]
 
 
-__all__ = ["evidence", "overview", "points", "quantities", "show"]
+__all__ = ["Cell", "cell", "evidence", "overview", "points", "quantities", "rungs", "show"]
