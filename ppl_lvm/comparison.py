@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +36,12 @@ import numpy as np
 
 from ppl_lvm.comparison_table import comparison_table, overview_table
 from ppl_lvm.diagnostics import moments, quantities
+from ppl_lvm.dispersed import SpotCheck, SpotResult, spot_checks
 from ppl_lvm.ranking import same_inputs
 from ppl_lvm.result import Fit
 from ppl_lvm.symmetry import Reference, reference_of, settle_to
-from ppl_lvm.verdicts import MAX_BIAS, MAX_LOG_RATIO, Verdict, judge
+from ppl_lvm.verdicts import MAX_BIAS, MAX_LOG_RATIO, Verdict, judge, reference_trouble
+from ppl_lvm.verdicts_alone import judge_alone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +65,10 @@ class Comparison:
         evidence with its kind and error.
     draws
         Aligned draws of every quantity, by fit (points have none).
+    quantity_verdicts
+        One :class:`Verdict` per fit and quantity; their levels are also in ``table["verdict"]``.
+    spot_checks
+        What short dispersed chains say of each fit (:class:`SpotResult`), where they were run.
     """
 
     fits: Mapping[str, Fit]
@@ -72,6 +78,8 @@ class Comparison:
     overview: pd.DataFrame
     draws: Mapping[str, xr.Dataset]
     points: Mapping[str, Mapping[str, np.ndarray]]
+    quantity_verdicts: Mapping[str, Mapping[str, Verdict]] = field(default_factory=dict)
+    spot_checks: Mapping[str, SpotResult] = field(default_factory=dict)
 
     @functools.cached_property
     def joint(self) -> pd.DataFrame:
@@ -116,11 +124,21 @@ class Comparison:
         return f"<ul>{items}</ul>{self.overview.to_html(float_format=lambda v: f'{v:.3g}')}"
 
 
-def compare(fits: Mapping[str, Fit], reference: str | None = None) -> Comparison:
+def compare(
+    fits: Mapping[str, Fit], reference: str | None = None, *, spot_check: bool | SpotCheck | None = None
+) -> Comparison:
     """Compare fits of one model to the same data by different engines (:mod:`ppl_lvm.comparison`).
 
-    Without ``reference`` each fit is judged by what it can say of itself (R-hat and effective sizes of
-    chains, k-hat and importance-corrected means of guides); a mode that a guide dropped stays unseen.
+    Parameters
+    ----------
+    fits
+        By name.
+    reference
+        The name of the fit that the others are held against; None judges each by what it says of itself.
+    spot_check
+        Whether short chains from dispersed starts look for modes that the fits missed
+        (:func:`ppl_lvm.spot_check`), or the settings to do so with. None: where there is no reference. With
+        one, the check is of the reference.
 
     Raises
     ------
@@ -134,8 +152,47 @@ def compare(fits: Mapping[str, Fit], reference: str | None = None) -> Comparison
     points = {n: _point_values(f) for n, f in aligned.items() if f.is_point}
     figures = {n: moments(aligned[n], d) for n, d in draws.items()}
     table = comparison_table(aligned, draws, figures, points, reference)
-    verdicts = {n: judge(n, aligned[n], table, reference) for n in fits}
-    return Comparison(aligned, reference, table, verdicts, overview_table(aligned, figures), draws, points)
+    spots = _spot_checks(aligned, reference, spot_check, common)
+    verdicts, each = _verdicts(aligned, table, reference, spots)
+    table = table.assign(verdict=[each[f][q].level for f, q in table.index])
+    return Comparison(
+        aligned, reference, table, verdicts, overview_table(aligned, figures), draws, points, each, spots
+    )
+
+
+def _spot_checks(
+    fits: Mapping[str, Fit], reference: str | None, wanted: bool | SpotCheck | None, common: Reference | None
+) -> dict[str, SpotResult]:
+    if not isinstance(wanted, (bool, SpotCheck, type(None))):
+        raise TypeError(f"spot_check: expected True, False, None or a SpotCheck, got {type(wanted).__name__}.")
+    if wanted is None:
+        wanted = reference is None
+    if wanted is False:
+        return {}
+    settings = SpotCheck() if wanted is True else wanted
+    looked_at = dict(fits) if reference is None else {reference: fits[reference]}
+    return spot_checks(looked_at, settings, common)
+
+
+def _verdicts(
+    fits: Mapping[str, Fit], table: pd.DataFrame, reference: str | None, spots: Mapping[str, SpotResult]
+) -> tuple[dict[str, Verdict], dict[str, dict[str, Verdict]]]:
+    """On each fit, and on each of its quantities."""
+    found = {}
+    names = set(table.index.get_level_values("fit"))
+    for name, fit in fits.items():
+        if reference is None or name == reference:
+            rows = table.loc[name] if name in names else table.iloc[:0].droplevel("fit")
+            found[name] = judge_alone(fit, rows, spots.get(name))
+    if reference is not None:
+        trouble = reference_trouble(fits[reference], table.loc[reference] if reference in names else table.iloc[:0])
+        own = found[reference][0]
+        if not trouble and own.level == "do_not_trust":
+            trouble = own.sentence
+        for name, fit in fits.items():
+            if name != reference:
+                found[name] = judge(name, fit, table, reference, trouble)
+    return {n: found[n][0] for n in fits}, {n: found[n][1] for n in fits}
 
 
 # ---- checks and symmetries -----------------------------------------------------------------------

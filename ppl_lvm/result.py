@@ -116,7 +116,7 @@ class Fit:
 
     def diagnose(self) -> list[Any]:
         """Findings about this fit, each with its figure and advice."""
-        from ppl_lvm.diagnostics import diagnose
+        from ppl_lvm.findings import diagnose
 
         return diagnose(self)
 
