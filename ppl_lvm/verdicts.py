@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ppl_lvm.diagnostics import khat_limit
-from ppl_lvm.findings import FAIR_R_HAT, LEAST_ESS, diagnose
+from ppl_lvm.findings import FAIR_R_HAT, LEAST_ESS, diagnose, pooled_error
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class Verdict:
 class Gap:
     """How far a fit's quantity is from what it is held against, in its sds, with errors that hold the noise of
     both sides. ``sure_error`` is that of the other side alone: what is left if the fit's own noise is taken as
-    part of its answer. ``ratio`` is NaN for points."""
+    part of its answer. ``ratio`` is NaN for points. ``known`` says whether the fit's own noise can be told;
+    ``disagreement`` is what the spread of its chains' means alone puts on the mean of all, in sds."""
 
     bias: float
     error: float
@@ -51,6 +52,7 @@ class Gap:
     ratio: float = math.nan
     ratio_error: float = math.nan
     known: bool = True
+    disagreement: float = 0.0
 
 
 def judge(
@@ -68,7 +70,8 @@ def judge(
     base = table.loc[reference]
     z = widening(len(rows))
     reason = _weights_trouble(fit)
-    gaps = {str(q): _gap(row, base.loc[q], reason) for q, row in rows.iterrows()}
+    chains = 1 if fit.is_point else fit.posterior.sizes["chain"]
+    gaps = {str(q): _gap(row, base.loc[q], reason, chains) for q, row in rows.iterrows()}
     each = {q: quantity_verdict(q, gap, z, point=fit.is_point, why=reason) for q, gap in gaps.items()}
     return overall(each, gaps, " of the reference", fit.is_point), each
 
@@ -106,12 +109,19 @@ def _weights_trouble(fit: Fit) -> str:
     return f"its k-hat is {value:.2f}" if value is not None and not value < khat_limit(size) else ""
 
 
-def _gap(row: pd.Series, base: pd.Series, reason: str) -> Gap:
+def _gap(row: pd.Series, base: pd.Series, reason: str, chains: int) -> Gap:
     with np.errstate(all="ignore"):
         alone = float(base["mcse_mean"] / base["sd"])
     ratio, ratio_error = float(row.get("sd_ratio", math.nan)), float(row.get("sd_ratio_error", math.nan))
     known = not reason and errors_known(row)
-    return Gap(float(row["bias"]), float(row["bias_error"]), alone, ratio, ratio_error, known)
+    return Gap(
+        float(row["bias"]), float(row["bias_error"]), alone, ratio, ratio_error, known, disagreement(row, chains)
+    )
+
+
+def disagreement(row: Mapping[str, Any], chains: int) -> float:
+    r_hat = float(row.get("r_hat", math.nan))
+    return pooled_error(r_hat, chains) if math.isfinite(r_hat) else 0.0
 
 
 def errors_known(row: Mapping[str, Any]) -> bool:
@@ -126,10 +136,13 @@ def quantity_verdict(name: str, gap: Gap, z: float, *, point: bool = False, why:
     what = "the point is" if point else "the mean is"
     error = gap.error if gap.known else gap.sure_error
     if not (math.isfinite(gap.bias) and math.isfinite(error)):
-        sentence = f"the Monte Carlo error of {name} cannot be told; draw more"
+        sentence = f"the Monte Carlo error of {name} cannot be told{f' ({why})' if why else ''}; draw more"
         return Verdict("inconclusive", name, math.nan, sentence)
     if size - z * error > MAX_BIAS:
         sentence = f"{what} {size:.2f} posterior sds off for {name} (more than {MAX_BIAS})"
+        return Verdict("do_not_trust", name, gap.bias, sentence)
+    if gap.disagreement > MAX_BIAS:
+        sentence = f"the chains' means of {name} differ so much that their mean may be {gap.disagreement:.2f} sds off"
         return Verdict("do_not_trust", name, gap.bias, sentence)
     if not gap.known:
         reason = why or "its chains disagree, or have too few draws"
@@ -187,6 +200,7 @@ __all__ = [
     "Gap",
     "Level",
     "Verdict",
+    "disagreement",
     "errors_known",
     "judge",
     "overall",

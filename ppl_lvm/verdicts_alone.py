@@ -114,7 +114,7 @@ def _weighed(
         )
     else:
         total = own
-    verdict = quantity_verdict(name, total, z)
+    verdict = quantity_verdict(name, total, z, why="" if own.known else "its chains disagree, or have too few draws")
     if verdict.level in ("means_and_spreads", "means_only"):
         doubt = _doubt(fit, spot, found)
         if doubt:

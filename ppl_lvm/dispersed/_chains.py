@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ppl_lvm import relabel
 from ppl_lvm.core import AbstractModel, Outcome, Problem, Status
 from ppl_lvm.diagnostics import quantities
-from ppl_lvm.dispersed._places import Cloud, LogDensity, barriers, cloud, groups, log_mass
+from ppl_lvm.dispersed._places import Cloud, LogDensity, cloud, log_mass, places_of
 from ppl_lvm.engines._checks import backend_or_reason
 from ppl_lvm.engines.nuts import NUTS
 from ppl_lvm.predictive import with_deterministic
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
     from ppl_lvm.dispersed import SpotCheck
 
+_AT_HOME = 0.9  # share of its draws at one place for a chain to belong to it
+_LEAST_ROWS = 10
 _LOWER = 5.0  # nats, and four sds, below its place's best chain: a chain that has not arrived
+
+
+class Place(NamedTuple):
+    """The chains at a place; ``rows`` are the draws that count of a single chain that went on elsewhere."""
+
+    chains: list[int]
+    rows: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,9 @@ class Spots:
     """
 
     draws: xr.Dataset
-    places: list[list[int]]
+    places: list[Place]
     clouds: list[Cloud]
+    scale: np.ndarray
     log_mass: np.ndarray
     log_mass_error: np.ndarray
     started: int
@@ -105,7 +115,21 @@ def _as_fit(
     )
     base = common if common is not None else _first_order(fits)
     done = settle(with_deterministic(raw))
-    return done if base is None else settle_to(done, base)
+    return _like_a_point(done, fits[0]) if base is None else settle_to(done, base)
+
+
+def _like_a_point(chains: Fit, point: Fit) -> Fit:
+    """Chains with their labels named, and their factors turned, as those of a point."""
+    model = chains.model
+    values = {k: np.asarray(v)[None] for k, v in point.params.items()}
+    own = reference_of(chains)
+    if own.labels is not None and set(model.label_axes or ()) <= set(values):
+        order = np.argsort(relabel.align(model.label_features(values), own.labels)[0])
+        named = relabel.Labels(own.labels.mean[order], own.labels.variance[order])
+        chains = settle_to(chains, Reference(named, None))
+    if own.loadings is not None and model.rotation is not None and model.rotation.by in values:
+        chains = settle_to(chains, Reference(None, values[model.rotation.by][0], own.sds))
+    return chains
 
 
 def _first_order(fits: Sequence[Fit]) -> Reference | None:
@@ -131,9 +155,9 @@ def _grouped(
         return "chains ran into the boundary of a support, where draws have no place in unconstrained space"
     free = free.reshape(count, size, -1)
     levels = log_p(free.reshape(count * size, -1)).reshape(count, size)
-    places = groups(barriers(list(free), list(levels), log_p))
-    places = [_arrived(place, levels) for place in places]
-    clouds = [cloud(free[place], levels[place]) for place in places]
+    found_at, scale = places_of(free, levels, log_p)
+    places = _places(found_at, levels)
+    clouds = [cloud(free[p.chains][:, _rows(p)], levels[p.chains][:, _rows(p)]) for p in places]
     masses = [
         log_mass(c, clouds[:k] + clouds[k + 1 :], log_p, inside, settings.seed) for k, c in enumerate(clouds)
     ]
@@ -142,6 +166,7 @@ def _grouped(
         quantities(chains),
         places,
         clouds,
+        scale,
         np.array([m for m, _ in masses]),
         np.array([e for _, e in masses]),
         found.started,
@@ -151,6 +176,38 @@ def _grouped(
         log_p,
         inside,
     )
+
+
+def _places(found_at: np.ndarray, levels: np.ndarray) -> list[Place]:
+    """Chains by place. If most chains cross between places, these are one for the sampler; a place that only
+    crossing chains saw is known by the draws of the one that saw most of it."""
+    count = int(found_at.max()) + 1
+    share = np.stack([(found_at == k).mean(1) for k in range(count)], 1)  # (chain, place)
+    home = share.argmax(1)
+    crossing = share.max(1) < _AT_HOME
+    if crossing.mean() > 0.5:
+        return [Place(_arrived(list(range(len(share))), levels))]
+    out = []
+    for k in range(count):
+        own = [int(c) for c in np.flatnonzero((home == k) & ~crossing)]
+        if own:
+            out.append(Place(_arrived(own, levels)))
+            continue
+        chain = int(share[:, k].argmax())
+        rows = np.flatnonzero(found_at[chain] == k)
+        if len(rows) >= _LEAST_ROWS:
+            out.append(Place([chain], rows))
+    return sorted(out, key=lambda p: -len(p.chains) if p.rows is None else 0)
+
+
+def _rows(place: Place) -> Any:
+    return slice(None) if place.rows is None else place.rows
+
+
+def at_place(draws: xr.Dataset, place: Place) -> xr.Dataset:
+    """The draws of the chains at a place."""
+    own = draws.isel(chain=place.chains)
+    return own if place.rows is None else own.isel(draw=place.rows)
 
 
 def _arrived(place: list[int], levels: np.ndarray) -> list[int]:
@@ -206,4 +263,4 @@ def _inside(
     return inside
 
 
-__all__ = ["Spots", "dispersed_chains"]
+__all__ = ["Place", "Spots", "at_place", "dispersed_chains"]

@@ -10,13 +10,14 @@ import numpy as np
 
 from ppl_lvm.diagnostics import Finding, chain_moments, entry_label, khat_limit, psis, quantities
 from ppl_lvm.dispersed import MOST_DIVERGENT, SpotResult
-from ppl_lvm.dispersed._chains import Spots
-from ppl_lvm.dispersed._places import BARRIER, Cloud, barriers, cloud
+from ppl_lvm.dispersed._chains import Spots, at_place
+from ppl_lvm.dispersed._places import BARRIER, Cloud, cloud, falls, neighbours
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_LINES = 3
 _SHARES = 500  # draws of the places' shares, for errors
 _SMALL = 0.05  # share of the mass below which a place need not have been sampled well
 _LEAST_ESS, _MOST_R_HAT = 50.0, 1.1
@@ -47,7 +48,7 @@ def spot_result(fit: Fit, spots: Spots) -> SpotResult:
     """Shares of places, shifts and estimates for a fit in the common order of labels."""
     share = _shares(fit, spots)
     table = _table(fit, spots, share)
-    settled = sum(len(p) for p in spots.places)
+    settled = len({c for p in spots.places for c in p.chains})
     seen = not (share.own and share.mass[-1] > _SMALL)
     finding = _finding(fit, spots, share, table, settled)
     places = _places(spots, share)
@@ -76,19 +77,33 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 
 
 def _where(fit: Fit, spots: Spots) -> tuple[np.ndarray, Cloud | None]:
-    """The fit's share of each place; and its own cloud, where a barrier lies between it and all of them."""
+    """The fit's share of each place; and the cloud of its draws that a barrier parts from all of them, if
+    there are more than a few."""
     count = len(spots.places)
     free = None if fit.is_point else spots.free_of(fit)
     if free is None:
         return np.full(count, math.nan), None
-    level = spots.log_p(free)
-    flat = [c.free.reshape(-1, c.free.shape[-1]) for c in spots.clouds]
-    heights = [c.log_p.reshape(-1) for c in spots.clouds]
-    apart = barriers([*flat, free], [*heights, level], spots.log_p)[-1, :-1]
-    if (apart > BARRIER).all():
-        return np.append(np.zeros(count), 1.0), cloud(free[None], level[None])
+    away, level = _away(free, spots)
     nearest = np.argmax([c.log_normal(free) for c in spots.clouds], axis=0)
-    return np.bincount(nearest, minlength=count) / len(free), None
+    if away.mean() <= _SMALL or away.sum() < 8:
+        return np.bincount(nearest, minlength=count) / len(free), None
+    there = np.bincount(nearest[~away], minlength=count) / len(free)
+    return np.append(there, away.mean()), cloud(free[away][None], level[away][None])
+
+
+def _away(free: np.ndarray, spots: Spots) -> tuple[np.ndarray, np.ndarray]:
+    """Which of a fit's points (n, size) lie behind a barrier from the nearest draws of all places."""
+    level = spots.log_p(free)
+    chains = np.concatenate([c.free.reshape(-1, c.free.shape[-1]) for c in spots.clouds])
+    heights = np.concatenate([c.log_p.reshape(-1) for c in spots.clouds])
+    rows = np.unique(np.linspace(0, len(chains) - 1, 500).astype(int))
+    chains, heights = chains[rows], heights[rows]
+    near = neighbours(free, chains, spots.scale)[:, :_LINES]
+    lowest = np.full(len(free), np.inf)
+    for column in near.T:
+        ends = np.minimum(level, heights[column])
+        lowest = np.minimum(lowest, falls(free, chains[column], ends, spots.log_p))
+    return lowest > BARRIER, level
 
 
 def _mass_of(own: Cloud, fit: Fit, spots: Spots) -> tuple[float, float]:
@@ -112,7 +127,7 @@ def _places(spots: Spots, share: _Share) -> pd.DataFrame:
     import pandas as pd
 
     names = [str(k) for k in range(len(spots.places))] + (["fit"] if share.own else [])
-    chains = [len(p) for p in spots.places] + ([0] if share.own else [])
+    chains = [len(p.chains) for p in spots.places] + ([0] if share.own else [])
     return pd.DataFrame(
         {
             "chains": chains,
@@ -132,7 +147,7 @@ def _places(spots: Spots, share: _Share) -> pd.DataFrame:
 def _table(fit: Fit, spots: Spots, share: _Share) -> pd.DataFrame:
     import pandas as pd
 
-    at_places = [chain_moments(spots.draws.isel(chain=place)) for place in spots.places]
+    at_places = [chain_moments(at_place(spots.draws, place)) for place in spots.places]
     if share.own:
         at_places.append(_independent(fit, spots))
     rows = {}
@@ -217,7 +232,7 @@ def _several(spots: Spots, share: _Share, table: pd.DataFrame, began: str) -> Fi
     """More than one place: the one whose share the fit has most wrong."""
     gap = share.mass - np.nan_to_num(share.fit)
     k = int(np.argmax(gap))
-    chains = len(spots.places[k]) if k < len(spots.places) else 0
+    chains = len(spots.places[k].chains) if k < len(spots.places) else 0
     text = (
         f"{began}, at {len(spots.places)} places; the one where {chains} did holds {share.mass[k]:.0%} +- "
         f"{share.drawn.std(0)[k]:.0%} of the posterior, and the fit gives it {np.nan_to_num(share.fit)[k]:.0%}"

@@ -1,8 +1,9 @@
 r"""Where chains settled, and how much of the posterior lies there.
 
-Two chains are at one *place* if the log density along the straight line between some of their draws (the
+Two groups of draws are at one *place* if the log density along the straight line between some of their draws (the
 nearest pairs) nowhere falls more than ``BARRIER`` below the lower end. On a log-concave density it never falls
-at all, however slowly chains mix; between separated modes it falls on every line.
+at all, however slowly chains mix; between separated modes it falls on every line. Groups are first made of draws
+with their nearest neighbours, so that a chain that crossed over on its way does not join two modes.
 
 The log mass of a place is, for draws of p restricted to it,
 
@@ -23,9 +24,12 @@ import numpy as np
 from ppl_lvm.evidence._optimal import solve
 
 BARRIER = 2.0  # nats
-_PAIRS = 8
-_STEPS = 9
-_DRAWS = 100  # of each chain, to look for near pairs among
+_PAIRS = 6
+_STEPS = 7
+_DRAWS = 100  # of each group, to look for near pairs among
+_NODES = 8  # of each chain
+_NEIGHBOURS = 4
+_MOST_GROUPS = 30
 _FLOOR = 0.3  # nats, of the error of a log mass that one chain saw; less by the root of their number
 
 LogDensity = Callable[[np.ndarray], np.ndarray]
@@ -104,13 +108,61 @@ def _near(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, columns[rows]
 
 
-def groups(apart: np.ndarray) -> list[list[int]]:
-    """Connected groups of those with a barrier of at most ``BARRIER`` between them, largest first."""
+def _joined(apart: np.ndarray) -> np.ndarray:
+    """Labels of connected groups of those with a barrier of at most ``BARRIER`` between them."""
     from scipy.sparse.csgraph import connected_components
 
-    _, label = connected_components(apart <= BARRIER, directed=False)
-    found = [np.flatnonzero(label == k).tolist() for k in np.unique(label)]
-    return sorted(found, key=len, reverse=True)
+    return np.asarray(connected_components(apart <= BARRIER, directed=False)[1])
+
+
+def falls(a: np.ndarray, b: np.ndarray, ends: np.ndarray, log_p: LogDensity) -> np.ndarray:
+    """How far the log density falls below ``ends`` (n,) on the lines from a (n, size) to b (n, size)."""
+    share = (np.arange(_STEPS) + 1) / (_STEPS + 1)
+    lines = a[:, None] + share[:, None] * (b - a)[:, None]
+    found = log_p(lines.reshape(-1, a.shape[1])).reshape(len(a), _STEPS).min(1)
+    out: np.ndarray = ends - found
+    return out
+
+
+def neighbours(points: np.ndarray, among: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Indices (n, k) of the nearest of ``among`` to each point, in units of ``scale``."""
+    from scipy.spatial import cKDTree
+
+    count = min(_NEIGHBOURS + 1, len(among))
+    return np.asarray(cKDTree(among / scale).query(points / scale, k=count)[1]).reshape(len(points), count)
+
+
+def places_of(free: np.ndarray, level: np.ndarray, log_p: LogDensity) -> tuple[np.ndarray, np.ndarray]:
+    """The place (chain, draw) of every draw in ``free`` (chain, draw, size), largest first, and scales (size,)."""
+    chains, draws, size = free.shape
+    rows = np.unique(np.linspace(0, draws - 1, _NODES).astype(int))
+    nodes, heights = free[:, rows].reshape(-1, size), level[:, rows].reshape(-1)
+    scale = np.sqrt(free.var(1).mean(0)) + 1e-12
+    near = neighbours(nodes, nodes, scale)[:, 1:]
+    a = np.repeat(np.arange(len(nodes)), near.shape[1])
+    b = near.reshape(-1)
+    fall = falls(nodes[a], nodes[b], np.minimum(heights[a], heights[b]), log_p)
+    apart = np.full((len(nodes), len(nodes)), np.inf)
+    apart[a, b] = fall
+    label = _joined(np.minimum(apart, apart.T))
+    label = _merged(label, nodes, heights, log_p)
+    order = np.argsort(-np.bincount(label), kind="stable")
+    label = np.argsort(order)[label]
+    nearest = neighbours(free.reshape(-1, size), nodes, scale)[:, 0]
+    return label[nearest].reshape(chains, draws), scale
+
+
+def _merged(label: np.ndarray, nodes: np.ndarray, heights: np.ndarray, log_p: LogDensity) -> np.ndarray:
+    """Groups without a barrier between them become one; beyond the largest thirty they stay as they are."""
+    names = np.argsort(-np.bincount(label), kind="stable")[:_MOST_GROUPS]
+    if len(names) < 2:
+        return label
+    apart = barriers([nodes[label == k] for k in names], [heights[label == k] for k in names], log_p)
+    joined = _joined(apart)
+    out = label.copy()
+    for k, group in zip(names, joined, strict=True):
+        out[label == k] = names[int(np.flatnonzero(joined == group)[0])]
+    return np.unique(out, return_inverse=True)[1]
 
 
 def log_mass(own: Cloud, others: list[Cloud], log_p: LogDensity, inside: LogDensity, seed: int) -> tuple[float, float]:
@@ -144,4 +196,4 @@ def log_mass(own: Cloud, others: list[Cloud], log_p: LogDensity, inside: LogDens
     return bridged.log_r, math.hypot(bridged.std_error, _FLOOR / math.sqrt(own.free.shape[0]))
 
 
-__all__ = ["BARRIER", "Cloud", "barriers", "cloud", "groups", "log_mass"]
+__all__ = ["BARRIER", "Cloud", "barriers", "cloud", "falls", "log_mass", "neighbours", "places_of"]

@@ -131,6 +131,8 @@ def cases() -> list[Case]:
             "wider than by the ELBO, still a product",
         ),
         case("ten normals, mean field", ten, MEAN_FIELD, "means_only", f"{narrow} = 0.58 inside"),
+        case("ten normals, unconverged", ten, UNCONVERGED, "do_not_trust", "30 steps of 0.01 move 0.3"),
+        case("ten normals, prior weighed", ten, FROM_PRIOR, "do_not_trust", "500 draws in ten dimensions"),
         case("ten normals, full rank", ten, FULL_RANK, "means_and_spreads", "the family holds it"),
         case("ten normals, NUTS", ten, CHAINS, "means_and_spreads", "unbiased"),
         case("ten normals, NUTS too short", ten, SHORT, "short", "24 draws after a full warm-up"),
@@ -143,5 +145,7 @@ def cases() -> list[Case]:
         guide_case("regression, one mean for all", shared, "coefficients 1, -2 and 0.5 cannot share a mean"),
         guide_case("regression, guide held off", held, "two posterior sds off in one coefficient"),
         case("collinear regression, mean field", collinear, MEAN_FIELD, "means_only", f"{narrow} = 0.3"),
+        case("collinear regression, unconverged", collinear, UNCONVERGED, "do_not_trust", "far from there"),
+        case("collinear regression, prior weighed", collinear, FROM_PRIOR, "do_not_trust", "few draws are near"),
         case("collinear regression, NUTS", collinear, CHAINS, "means_and_spreads", "unbiased"),
     ]

@@ -13,10 +13,14 @@ import torch
 from pyro.ops.indexing import Vindex
 
 import ppl_lvm as lvm
-from ppl_lvm import NUTS, SMC, SVI
+from ppl_lvm import SMC, ImportanceSampling
 
 from .case import Case, Target, Truth, by_engine, exact_reference
 from .gaussians import CHAINS, FULL_RANK, MEAN_FIELD, PRIOR_SD
+
+
+TEMPERED = SMC(num_particles=500, num_runs=8)
+WEIGHED = ImportanceSampling(num_samples=2000, backend="numpyro")
 
 
 def modes(weight, loc, scale):  # type: ignore[no-untyped-def]  # a program
@@ -50,7 +54,7 @@ def _target(name: str, weight: list[float], loc: list[list[float]], scale: list[
 def cases() -> list[Case]:
     even = _target("two far modes", [0.5, 0.5], [[-4.0], [4.0]], [0.7, 0.7])
     uneven = _target("far modes, 0.65 and 0.35", [0.65, 0.35], [[-3.0, 0.0], [3.0, 1.0]], [0.7, 0.7])
-    tiny = _target("a far mode of weight 1e-4", [0.9999, 0.0001], [[0.0], [12.0]], [1.0, 1.0])
+    tiny = _target("a far mode of weight 1e-4", [0.9999, 0.0001], [[0.0], [16.0]], [1.0, 1.0])
     close = _target("two modes that touch", [0.5, 0.5], [[-1.2], [1.2]], [0.8, 0.8])
     four = _target(
         "two far modes in four dimensions", [0.6, 0.4], [[-2.5] * 4, [2.5] * 4], [0.8, 0.8]
@@ -62,18 +66,23 @@ def cases() -> list[Case]:
 
     dropped = "the guide keeps one mode; its weights are even"
     at_one = {"x": np.array([[-4.0], [-4.5], [-3.5], [-4.2]])}
-    one_off = {"x": np.array([[0.1], [-0.2], [0.3], [12.0]])}
+    one_off = {"x": np.array([[0.1], [-0.2], [0.3], [16.0]])}
     return [
         case("far modes, mean field", even, MEAN_FIELD, "do_not_trust", dropped),
         case("far modes, full rank", uneven, FULL_RANK, "do_not_trust", dropped),
         case("far modes in 4 d, mean field", four, MEAN_FIELD, "do_not_trust", dropped),
         case("narrow beside wide, mean field", wide, MEAN_FIELD, "do_not_trust", dropped),
+        case("far modes in 4 d, full rank", four, FULL_RANK, "do_not_trust", dropped),
+        case("far modes in 4 d, NUTS", four, CHAINS, "do_not_trust", "no chain crosses"),
+        case("narrow beside wide, NUTS", wide, CHAINS, "do_not_trust", "no chain crosses"),
+        case("narrow beside wide, SMC", wide, TEMPERED, "varies", "shares vary by run"),
+        case("far modes, prior weighed", even, WEIGHED, "means_and_spreads", "2000 draws in one dimension"),
         case("far modes, NUTS", even, CHAINS, "do_not_trust", "no chain crosses; shares are those of starts"),
         case("far modes, NUTS from one", even, CHAINS, "do_not_trust", "R-hat is 1, a mode is missed", init=at_one),
-        case("far modes, SMC", even, SMC(num_particles=500, num_runs=8), "means_and_spreads", "tempering"),
-        case("far modes in 4 d, SMC", four, SMC(num_particles=500, num_runs=8), "varies", "shares vary by run"),
+        case("far modes, SMC", even, TEMPERED, "means_and_spreads", "tempering"),
+        case("far modes in 4 d, SMC", four, TEMPERED, "varies", "shares vary by run"),
         case("tiny mode, mean field", tiny, MEAN_FIELD, "means_and_spreads", "what is dropped does not matter"),
-        case("tiny mode, a stuck chain", tiny, CHAINS, "varies", "1 of 4 chains sits there, if it does not leave", init=one_off),
+        case("tiny mode, a stuck chain", tiny, CHAINS, "do_not_trust", "1 of 4 chains sits there", init=one_off),
         case("touching modes, NUTS", close, CHAINS, "means_and_spreads", "chains cross"),
         case("touching modes, mean field", close, MEAN_FIELD, "varies", "wide over both, or in one"),
     ]

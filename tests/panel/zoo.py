@@ -48,7 +48,7 @@ def _mixture(k: int) -> models.GaussianMixture:
 
 # name -> (model, data)
 TARGETS: dict[str, tuple[Any, np.ndarray]] = {
-    "mixture, well separated": (_mixture(2), _clusters(3.0, 60, 1)),
+    "mixture, well separated": (_mixture(2), _clusters(3.0, 240, 1)),
     "mixture, badly separated": (_mixture(2), _clusters(0.9, 60, 2)),
     "mixture, one component too many": (_mixture(3), _clusters(3.0, 60, 3)),
     "PPCA": (models.PPCA(1), _factor_rows()),
@@ -115,10 +115,13 @@ def cases() -> list[Case]:
         case("PPCA, NUTS", ppca, chains, "means_and_spreads", "unbiased"),
         case("PPCA, full rank", ppca, full_rank, "varies", "nearly normal"),
         case("PPCA, mean field", ppca, mean_field, "varies", "nearly normal"),
+        case("PPCA, few steps", ppca, few_steps, "do_not_trust", "60 steps of 0.01"),
         case("PPCA, EM", ppca, em, "varies", "a point"),
         case("explicit PPCA, mean field", explicit, mean_field, "varies", "factors and loadings oppose"),
+        case("explicit PPCA, few steps", explicit, few_steps, "do_not_trust", "60 steps of 0.01"),
         case("explicit PPCA, NUTS", explicit, chains, "varies", "slow in scale"),
         case("rare state, NUTS", hmm, chains, "varies", "unbiased, slow"),
         case("rare state, mean field", hmm, mean_field, "varies", "skewed transitions"),
+        case("rare state, few steps", hmm, few_steps, "varies", "60 steps of 0.01"),
         case("rare state, EM", hmm, em, "varies", "a point"),
     ]
