@@ -31,8 +31,8 @@ def nested_r_hat(draws: np.ndarray, start: np.ndarray) -> np.ndarray:
     labels, sizes = np.unique(start, return_counts=True)
     if len(start) != len(draws) or len(labels) < 2 or sizes.min() != sizes.max():
         raise ValueError(
-            f"start: expected a number for each of the {len(draws)} chains, two or more different ones and each "
-            f"as often as the others, got {dict(zip(labels.tolist(), sizes.tolist(), strict=True))}."
+            f"start: expected a number for each of the {len(draws)} chains, two or more different ones and "
+            f"each as often as the others, got {dict(zip(labels.tolist(), sizes.tolist(), strict=True))}."
         )
     num, size = draws.shape[1], int(sizes[0])
     means = draws.mean(1)

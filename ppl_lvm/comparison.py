@@ -164,7 +164,9 @@ def _spot_checks(
     fits: Mapping[str, Fit], reference: str | None, wanted: bool | SpotCheck | None, common: Reference | None
 ) -> dict[str, SpotResult]:
     if not isinstance(wanted, (bool, SpotCheck, type(None))):
-        raise TypeError(f"spot_check: expected True, False, None or a SpotCheck, got {type(wanted).__name__}.")
+        raise TypeError(
+            f"spot_check: expected True, False, None or a SpotCheck, got {type(wanted).__name__}."
+        )
     if wanted is None:
         wanted = reference is None
     if wanted is False:
@@ -185,7 +187,9 @@ def _verdicts(
             rows = table.loc[name] if name in names else table.iloc[:0].droplevel("fit")
             found[name] = judge_alone(fit, rows, spots.get(name))
     if reference is not None:
-        trouble = reference_trouble(fits[reference], table.loc[reference] if reference in names else table.iloc[:0])
+        trouble = reference_trouble(
+            fits[reference], table.loc[reference] if reference in names else table.iloc[:0]
+        )
         own = found[reference][0]
         if not trouble and own.level == "do_not_trust":
             trouble = own.sentence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,8 +68,8 @@ def _frozen(draws: xr.Dataset) -> list[Finding]:
             "error",
             "stuck",
             float(share.min()),
-            f"{what} at {share.min():.0%} of the transitions: every proposal is refused there; start elsewhere "
-            "(init=), raise target_accept, or reparametrise",
+            f"{what} at {share.min():.0%} of the transitions: every proposal is refused there; start "
+            "elsewhere (init=), raise target_accept, or reparametrise",
         )
     ]
 
@@ -119,11 +119,12 @@ def _r_hat_level(value: float) -> Any:
 
 def _nested(draws: xr.Dataset, start: np.ndarray) -> Finding:
     values = [
-        np.ravel(nested_r_hat(v.transpose("chain", "draw", ...).values, start)) for v in draws.data_vars.values()
+        np.ravel(nested_r_hat(v.transpose("chain", "draw", ...).values, start))
+        for v in draws.data_vars.values()
     ]
     flat = np.concatenate(values)
     value = float(flat[np.isfinite(flat)].max()) if np.isfinite(flat).any() else math.nan
-    level = _r_hat_level(value) if math.isfinite(value) else "error"
+    level: Any = _r_hat_level(value) if math.isfinite(value) else "error"
     sentence = (
         f"largest nested R-hat {value:.3f} over {len(start)} chains from {start.max() + 1} starts (good: "
         f"{GOOD_R_HAT} or less)"
@@ -150,7 +151,12 @@ def _size(fit: Fit, figures: Any) -> Finding:
     value = min(sizes) if all(math.isfinite(s) for s in sizes) else math.nan
     good = 100 * min(fit.posterior.sizes["chain"], 4)
     if not math.isfinite(value):
-        return Finding("error", "ess", value, "the effective sample size cannot be told: nothing varies, or too few draws")
+        return Finding(
+            "error",
+            "ess",
+            value,
+            "the effective sample size cannot be told: nothing varies, or too few draws",
+        )
     level: Any = "ok" if value >= good else "warning" if value >= LEAST_ESS else "error"
     return Finding(level, "ess", value, f"smallest effective sample size {value:.0f} (good: {good} or more)")
 
@@ -197,14 +203,18 @@ def _weight_findings(fit: Fit) -> list[Finding]:
     bad = int((~np.isfinite(log_w)).sum())
     out = []
     if bad == len(log_w):
-        return [Finding("error", "weights", float(bad), "no log weight is finite: the proposal misses the posterior")]
+        return [
+            Finding(
+                "error", "weights", float(bad), "no log weight is finite: the proposal misses the posterior"
+            )
+        ]
     if bad:
         out.append(
             Finding(
                 "error" if bad > 0.5 * len(log_w) else "warning",
                 "weights",
                 float(bad),
-                f"{bad} of {len(log_w)} log weights are not finite: the density is zero, or not a number, there",
+                f"{bad} of {len(log_w)} log weights are not finite: there the density is zero, or no number",
             )
         )
     value = khat(fit)
@@ -240,7 +250,18 @@ def _gap_finding(log_w: np.ndarray) -> Finding:
     value, error = ladder_gap(log_w)
     level: Any = "warning" if value - 2 * error > _GAP else "ok"
     far = "the guide is far from the posterior" if level == "warning" else f"near: below {_GAP:g}"
-    return Finding(level, "ladder", value, f"IWAE exceeds the ELBO by {value:.2f} +- {error:.2f} nats ({far})")
+    return Finding(
+        level, "ladder", value, f"IWAE exceeds the ELBO by {value:.2f} +- {error:.2f} nats ({far})"
+    )
 
 
-__all__ = ["BAD_R_HAT", "FAIR_R_HAT", "GOOD_R_HAT", "LEAST_ESS", "diagnose", "ladder_gap", "pooled_error", "starts_of"]
+__all__ = [
+    "BAD_R_HAT",
+    "FAIR_R_HAT",
+    "GOOD_R_HAT",
+    "LEAST_ESS",
+    "diagnose",
+    "ladder_gap",
+    "pooled_error",
+    "starts_of",
+]

@@ -23,7 +23,7 @@ Level = Literal["means_and_spreads", "means_only", "do_not_trust", "inconclusive
 MAX_BIAS = 0.5
 MAX_LOG_RATIO = math.log(4 / 3)
 _CHANCE = 0.01  # of all of a fit's quantities together
-_WORST_FIRST = ("do_not_trust", "inconclusive", "means_only", "means_and_spreads")
+_WORST_FIRST: tuple[Level, ...] = ("do_not_trust", "inconclusive", "means_only", "means_and_spreads")
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Gap:
-    """How far a fit's quantity is from what it is held against, in its sds, with errors that hold the noise of
-    both sides. ``sure_error`` is that of the other side alone: what is left if the fit's own noise is taken as
-    part of its answer. ``ratio`` is NaN for points. ``known`` says whether the fit's own noise can be told;
-    ``disagreement`` is what the spread of its chains' means alone puts on the mean of all, in sds."""
+    """How far a fit's quantity is from what it is held against, in its sds, with errors that hold the noise
+    of both sides. ``sure_error`` is that of the other side alone: what is left if the fit's own noise is
+    taken as part of its answer. ``ratio`` is NaN for points. ``known`` says whether the fit's own noise can
+    be told; ``disagreement`` is what the spread of its chains' means alone puts on the mean of all, in
+    sds."""
 
     bias: float
     error: float
@@ -115,7 +116,13 @@ def _gap(row: pd.Series, base: pd.Series, reason: str, chains: int) -> Gap:
     ratio, ratio_error = float(row.get("sd_ratio", math.nan)), float(row.get("sd_ratio_error", math.nan))
     known = not reason and errors_known(row)
     return Gap(
-        float(row["bias"]), float(row["bias_error"]), alone, ratio, ratio_error, known, disagreement(row, chains)
+        float(row["bias"]),
+        float(row["bias_error"]),
+        alone,
+        ratio,
+        ratio_error,
+        known,
+        disagreement(row, chains),
     )
 
 
@@ -142,7 +149,7 @@ def quantity_verdict(name: str, gap: Gap, z: float, *, point: bool = False, why:
         sentence = f"{what} {size:.2f} posterior sds off for {name} (more than {MAX_BIAS})"
         return Verdict("do_not_trust", name, gap.bias, sentence)
     if gap.disagreement > MAX_BIAS:
-        sentence = f"the chains' means of {name} differ so much that their mean may be {gap.disagreement:.2f} sds off"
+        sentence = f"chains differ so much in {name} that their mean may be {gap.disagreement:.2f} sds off"
         return Verdict("do_not_trust", name, gap.bias, sentence)
     if not gap.known:
         reason = why or "its chains disagree, or have too few draws"
@@ -150,12 +157,14 @@ def quantity_verdict(name: str, gap: Gap, z: float, *, point: bool = False, why:
         return Verdict("inconclusive", name, gap.bias, sentence)
     if size + z * error > MAX_BIAS:
         sentence = (
-            f"{what} {size:.2f} +- {error:.2f} posterior sds off for {name}, which leaves more than {MAX_BIAS} "
-            "possible; draw more"
+            f"{what} {size:.2f} +- {error:.2f} posterior sds off for {name}, which leaves more than "
+            f"{MAX_BIAS} possible; draw more"
         )
         return Verdict("inconclusive", name, gap.bias, sentence)
     if point:
-        return Verdict("means_only", name, gap.bias, f"a point, {size:.2f} posterior sds from the mean of {name}")
+        return Verdict(
+            "means_only", name, gap.bias, f"a point, {size:.2f} posterior sds from the mean of {name}"
+        )
     return _spread(name, gap, z)
 
 

@@ -4,10 +4,10 @@
 2. A quantity is held against the fit's own evidence, where that can be believed: chains by the Monte Carlo
    error of chains that agree; weighted draws with a good k-hat by theirs; a guide with a good k-hat by its
    importance-corrected mean and sd.
-3. That evidence is local: it knows nothing of where the draws have not been. So the spot check's shift is added
-   to it (:mod:`ppl_lvm.dispersed`).
-4. The spot check's estimate, a rough reference, is held against points and independent or weighted draws. Where it
-   is too rough to decide, it still must not contradict the fit's own evidence.
+3. That evidence is local: it knows nothing of where the draws have not been. So the spot check's shift is
+   added to it (:mod:`ppl_lvm.dispersed`).
+4. The spot check's estimate, a rough reference, is held against points and independent or weighted draws.
+   Where it is too rough to decide, it still must not contradict the fit's own evidence.
 """
 
 from __future__ import annotations
@@ -51,8 +51,11 @@ def judge_alone(fit: Fit, rows: pd.DataFrame, spot: SpotResult | None) -> tuple[
 
 
 def _settles(finding: Finding, fit: Fit) -> bool:
-    """Whether an alarming finding leaves nothing to ask. Chains that disagree do, where the spread of their means
-    alone puts an error of half an sd on the mean of all; below that the error is what has to be judged."""
+    """Whether an alarming finding leaves nothing to ask.
+
+    Chains that disagree do, where the spread of their means alone puts an error of half an sd on the mean of
+    all; below that the error is what has to be judged.
+    """
     if finding.check in ("r_hat", "nested_r_hat"):
         chains = fit.posterior.sizes["chain"]
         return not pooled_error(finding.value, chains) <= MAX_BIAS
@@ -67,7 +70,9 @@ def _each_of_chains(fit: Fit, rows: pd.DataFrame, verdict: Verdict) -> dict[str,
     for q, row in rows.iterrows():
         name, value = str(q), float(row.get("r_hat", math.nan))
         if not pooled_error(value, chains) <= MAX_BIAS:
-            out[name] = Verdict("do_not_trust", name, value, f"R-hat {value:.3f} for {name}: its chains disagree")
+            out[name] = Verdict(
+                "do_not_trust", name, value, f"R-hat {value:.3f} for {name}: its chains disagree"
+            )
         else:
             sentence = f"R-hat is {value:.3f} for {name}, but chains disagree on other quantities"
             out[name] = Verdict("inconclusive", name, value, sentence)
@@ -86,7 +91,11 @@ def _weighed(
     """One quantity: the fit's own evidence with the spot's shift, else the spot's estimate."""
     shift, estimate = outside
     unknown = Gap(math.nan, math.inf, math.inf)
-    by_spot = None if estimate is None else quantity_verdict(name, estimate, z, point=fit.is_point, why="short chains diverge")
+    by_spot = (
+        None
+        if estimate is None
+        else quantity_verdict(name, estimate, z, point=fit.is_point, why="short chains diverge")
+    )
     if by_spot is not None and by_spot.level == "do_not_trust":
         return by_spot, estimate or unknown, True
     if own is None:
@@ -98,9 +107,13 @@ def _weighed(
             return by_spot, estimate, True
         if abs(estimate.bias - own.bias) > z * math.hypot(estimate.error, own.error):
             moved = spot is not None and shift is not None and abs(shift.bias) > z * shift.error
-            sentence = spot.finding.sentence if spot is not None and moved else (
-                f"its weights move the mean of {name} by {-own.bias:.2f} sds, short chains by {-estimate.bias:.2f}: "
-                "one of them is wrong; run long chains"
+            sentence = (
+                spot.finding.sentence
+                if spot is not None and moved
+                else (
+                    f"its weights move the mean of {name} by {-own.bias:.2f} sds, short chains by "
+                    f"{-estimate.bias:.2f}: one of them is wrong; run long chains"
+                )
             )
             return Verdict("inconclusive", name, estimate.bias, sentence), estimate, True
     if shift is not None:
@@ -114,7 +127,9 @@ def _weighed(
         )
     else:
         total = own
-    verdict = quantity_verdict(name, total, z, why="" if own.known else "its chains disagree, or have too few draws")
+    verdict = quantity_verdict(
+        name, total, z, why="" if own.known else "its chains disagree, or have too few draws"
+    )
     if verdict.level in ("means_and_spreads", "means_only"):
         doubt = _doubt(fit, spot, found)
         if doubt:
@@ -133,7 +148,9 @@ def _doubt(fit: Fit, spot: SpotResult | None, found: list[Finding]) -> str:
     tempered = log_weights(fit) is None
     if chains or tempered or _looked(spot):
         return ""
-    why = spot.finding.sentence if spot is not None else "no spot check looked for modes that the guide dropped"
+    why = (
+        spot.finding.sentence if spot is not None else "no spot check looked for modes that the guide dropped"
+    )
     return f"its own figures are good, but {why}"
 
 
@@ -147,7 +164,9 @@ def _no_evidence(name: str, spot: SpotResult | None, found: list[Finding]) -> Ve
     if poor is not None and not _looked(spot):
         return Verdict("do_not_trust", poor.check, poor.value, poor.sentence)
     if spot is None:
-        return Verdict("inconclusive", name, math.nan, "nothing to judge it by; name a reference, or spot_check=True")
+        return Verdict(
+            "inconclusive", name, math.nan, "nothing to judge it by; name a reference, or spot_check=True"
+        )
     return Verdict("inconclusive", name, math.nan, spot.finding.sentence)
 
 
@@ -155,7 +174,7 @@ def _no_evidence(name: str, spot: SpotResult | None, found: list[Finding]) -> Ve
 
 
 def own_gaps(fit: Fit, rows: pd.DataFrame) -> dict[str, Gap]:
-    """By quantity, how far the fit may be from the posterior where its draws have been; empty if it cannot tell."""
+    """By quantity, how far the fit may be off where its draws have been; empty if it cannot tell."""
     if fit.is_point:
         return {}
     kind = fit.posterior.attrs.get("draws")
@@ -195,8 +214,10 @@ def _corrected(fit: Fit) -> dict[str, Gap]:
             ratio = x.std(0, ddof=1) / sd
             ratio_error = ratio * np.sqrt((w**2 * (square - sd**2) ** 2).sum(0)) / (2 * sd**2)
         for index in np.ndindex(bias.shape):
-            figures = (float(v[index]) for v in (bias, error, error, ratio, ratio_error))
-            out[entry_label(var, index)] = Gap(*figures)
+            noise = float(error[index])
+            out[entry_label(var, index)] = Gap(
+                float(bias[index]), noise, noise, float(ratio[index]), float(ratio_error[index])
+            )
     return out
 
 

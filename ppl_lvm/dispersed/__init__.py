@@ -1,17 +1,17 @@
 r"""The spot check: short chains from dispersed starts, to see what a fit's own figures cannot.
 
-Weights p / q are finite wherever a guide has been; they know nothing of where it has not. A guide that dropped a
-mode can have a k-hat near zero and equal rungs from the ELBO to the IWAE bound, and chains that all began in one
-mode agree with one another. So short NUTS chains start elsewhere: at draws of the prior and their mirror images
-about its mean, at such of high density that lie far apart, at draws of the fit three times as far from its mean,
-and at the engine's own starts. Three things are read off them:
+Weights p / q are finite wherever a guide has been; they know nothing of where it has not. A guide that
+dropped a mode can have a k-hat near zero and equal rungs from the ELBO to the IWAE bound, and chains that
+all began in one mode agree with one another. So short NUTS chains start elsewhere: at draws of the prior and
+their mirror images about its mean, at such of high density that lie far apart, at draws of the fit three
+times as far from its mean, and at the engine's own starts. Three things are read off them:
 
 - *Places.* Chains are grouped by barriers of the log density between them, and the mass of each place is
-  estimated (:mod:`ppl_lvm.dispersed._places`). Draws are relabelled and turned by the model's own rule first, so
-  that copies under its symmetries are one place.
+  estimated (:mod:`ppl_lvm.dispersed._places`). Draws are relabelled and turned by the model's own rule
+  first, so that copies under its symmetries are one place.
 - *Shift.* With m_k the mean of a quantity at place k, w_k the place's share of the mass and s_k its share of
-  the fit's draws, sum_k (w_k - s_k) m_k, in posterior sds, is by how much the fit's mean is off for having the
-  places' shares wrong. A place of negligible mass shifts nothing, however many chains ended there.
+  the fit's draws, sum_k (w_k - s_k) m_k, in posterior sds, is by how much the fit's mean is off for having
+  the places' shares wrong. A place of negligible mass shifts nothing, however many chains ended there.
 - *Estimate.* Means and sds of the mixture of places, with errors, as a rough reference: for guides whose
   weights are too uneven to correct them, and for points.
 """
@@ -97,7 +97,9 @@ class SpotResult:
     seen: bool
 
     def __repr__(self) -> str:
-        return f"SpotResult: {self.finding.sentence}\n{self.places.to_string(float_format=lambda v: f'{v:.3g}')}"
+        return (
+            f"SpotResult: {self.finding.sentence}\n{self.places.to_string(float_format=lambda v: f'{v:.3g}')}"
+        )
 
 
 def spot_check(
@@ -125,9 +127,7 @@ def spot_check(
     return spot_checks({"fit": fit}, settings, None)["fit"]
 
 
-def spot_checks(
-    fits: dict[str, Fit], settings: SpotCheck, common: Reference | None
-) -> dict[str, SpotResult]:
+def spot_checks(fits: dict[str, Fit], settings: SpotCheck, common: Reference | None) -> dict[str, SpotResult]:
     """One set of chains for fits of one model and data set, and what it says of each.
 
     ``common`` is the order of labels and orientation of factors that the fits are in; None: the first's.

@@ -79,7 +79,9 @@ def dispersed_chains(fits: Sequence[Fit], settings: SpotCheck, common: Reference
             f"of {found.started} chains fewer than two settled within {settings.budget_seconds:g} s; raise "
             "budget_seconds"
         )
-    return _grouped(_as_fit(problem, found, settings, params, fits, common), found, params, fits, common, settings)
+    return _grouped(
+        _as_fit(problem, found, settings, params, fits, common), found, params, fits, common, settings
+    )
 
 
 def _params(problem: Problem, fits: Sequence[Fit]) -> dict[str, np.ndarray] | str:

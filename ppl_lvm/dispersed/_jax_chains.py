@@ -43,7 +43,9 @@ class Chains:
     seconds: float
 
 
-def run_chains(problem: Problem, fits: Sequence[Fit], settings: SpotCheck, params: dict[str, np.ndarray]) -> Chains:
+def run_chains(
+    problem: Problem, fits: Sequence[Fit], settings: SpotCheck, params: dict[str, np.ndarray]
+) -> Chains:
     """Starts are, in turn, draws of the prior, the same mirrored about the prior's mean, draws of the prior
     that are far apart among those of high density, draws of the fits three times as far from their means, and
     the engine's own starts. Chains that have not kept 50 draws when their time is up are left out."""
@@ -140,7 +142,9 @@ def _starts(
     slope_at = cached(("slope", density.key), density.compile_slope)
 
     def usable(point: np.ndarray) -> bool:
-        return bool(np.isfinite(point).all() and np.isfinite(float(slope_at(jnp.asarray(point), data, held)[0])))
+        return bool(
+            np.isfinite(point).all() and np.isfinite(float(slope_at(jnp.asarray(point), data, held)[0]))
+        )
 
     good = [[p for p in source if usable(p)] for source in sources if len(source)]
     turns = [source[i % len(source)] for i in range(num) for source in good if source]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,8 @@ _COLUMNS = ("mean", "mean_error", "sd", "sd_error", "shift", "shift_error")
 
 
 class _Share(NamedTuple):
-    """Shares of the posterior (k,), draws of them (s, k), the fit's shares (k,), and whether chains were there."""
+    """Shares of the posterior (k,), draws of them (s, k), the fit's shares (k,), and whether chains were
+    there."""
 
     mass: np.ndarray
     drawn: np.ndarray
@@ -52,9 +53,7 @@ def spot_result(fit: Fit, spots: Spots) -> SpotResult:
     seen = not (share.own and share.mass[-1] > _SMALL)
     finding = _finding(fit, spots, share, table, settled)
     places = _places(spots, share)
-    return SpotResult(
-        finding, spots.started, settled, spots.seconds, places, table, spots.divergent, seen
-    )
+    return SpotResult(finding, spots.started, settled, spots.seconds, places, table, spots.divergent, seen)
 
 
 # ---- shares --------------------------------------------------------------------------------------
@@ -171,7 +170,7 @@ def _independent(fit: Fit, spots: Spots) -> dict[str, dict[str, np.ndarray]]:
     return out
 
 
-def _row(places: list[Mapping[str, float]], share: _Share) -> tuple[float, ...]:
+def _row(places: Sequence[Mapping[str, float]], share: _Share) -> tuple[float, ...]:
     """The mixture of places: mean and sd with errors, and the shift with its error in those sds."""
     mean = np.array([p["mean"] for p in places])
     sd = np.array([p["sd"] for p in places])
@@ -235,7 +234,8 @@ def _several(spots: Spots, share: _Share, table: pd.DataFrame, began: str) -> Fi
     chains = len(spots.places[k].chains) if k < len(spots.places) else 0
     text = (
         f"{began}, at {len(spots.places)} places; the one where {chains} did holds {share.mass[k]:.0%} +- "
-        f"{share.drawn.std(0)[k]:.0%} of the posterior, and the fit gives it {np.nan_to_num(share.fit)[k]:.0%}"
+        f"{share.drawn.std(0)[k]:.0%} of the posterior, and the fit gives it "
+        f"{np.nan_to_num(share.fit)[k]:.0%}"
     )
     shift = table["shift"].abs().to_numpy()
     error = 2 * table["shift_error"].to_numpy()

@@ -1,9 +1,10 @@
 r"""Where chains settled, and how much of the posterior lies there.
 
-Two groups of draws are at one *place* if the log density along the straight line between some of their draws (the
-nearest pairs) nowhere falls more than ``BARRIER`` below the lower end. On a log-concave density it never falls
-at all, however slowly chains mix; between separated modes it falls on every line. Groups are first made of draws
-with their nearest neighbours, so that a chain that crossed over on its way does not join two modes.
+Two groups of draws are at one *place* if the log density along the straight line between some of their draws
+(the nearest pairs) nowhere falls more than ``BARRIER`` below the lower end. On a log-concave density it
+never falls at all, however slowly chains mix; between separated modes it falls on every line. Groups are
+first made of draws with their nearest neighbours, so that a chain that crossed over on its way does not join
+two modes.
 
 The log mass of a place is, for draws of p restricted to it,
 
@@ -133,7 +134,8 @@ def neighbours(points: np.ndarray, among: np.ndarray, scale: np.ndarray) -> np.n
 
 
 def places_of(free: np.ndarray, level: np.ndarray, log_p: LogDensity) -> tuple[np.ndarray, np.ndarray]:
-    """The place (chain, draw) of every draw in ``free`` (chain, draw, size), largest first, and scales (size,)."""
+    """The place (chain, draw) of every draw in ``free`` (chain, draw, size), largest first, and scales
+    (size,)."""
     chains, draws, size = free.shape
     rows = np.unique(np.linspace(0, draws - 1, _NODES).astype(int))
     nodes, heights = free[:, rows].reshape(-1, size), level[:, rows].reshape(-1)
@@ -165,7 +167,9 @@ def _merged(label: np.ndarray, nodes: np.ndarray, heights: np.ndarray, log_p: Lo
     return np.unique(out, return_inverse=True)[1]
 
 
-def log_mass(own: Cloud, others: list[Cloud], log_p: LogDensity, inside: LogDensity, seed: int) -> tuple[float, float]:
+def log_mass(
+    own: Cloud, others: list[Cloud], log_p: LogDensity, inside: LogDensity, seed: int
+) -> tuple[float, float]:
     """Log mass of a place in nats, and its error.
 
     Proposals nearer to another place, or where ``inside`` is -inf (another copy under the model's
@@ -188,7 +192,9 @@ def log_mass(own: Cloud, others: list[Cloud], log_p: LogDensity, inside: LogDens
         found = np.where(elsewhere, -np.inf, found)
     flat = rest.reshape(-1, size)
     try:
-        bridged = solve(level - fitted.log_normal(flat).reshape(level.shape), found - fitted.log_normal(drawn))
+        bridged = solve(
+            level - fitted.log_normal(flat).reshape(level.shape), found - fitted.log_normal(drawn)
+        )
     except ValueError:  # the normal and the place do not meet: the rough figure stands
         return rough
     if not (math.isfinite(bridged.log_r) and math.isfinite(bridged.std_error)):

@@ -26,18 +26,18 @@ UNCONVERGED = SVI(backend="numpyro", num_steps=30, window=10, learning_rate=0.01
 FROM_PRIOR = ImportanceSampling(num_samples=500, backend="numpyro")
 
 
-def normal_target(y, cov):  # type: ignore[no-untyped-def]  # a program
+def normal_target(y, cov):
     x = pyro.sample("x", dist.Normal(torch.zeros_like(y), PRIOR_SD).to_event(1))
     pyro.sample("obs", dist.MultivariateNormal(x, cov), obs=y)
 
 
-def regression(features, y):  # type: ignore[no-untyped-def]  # a program
+def regression(features, y):
     b = pyro.sample("b", dist.Normal(torch.zeros_like(features[0]), PRIOR_SD).to_event(1))
     with pyro.plate("row", len(y)):
         pyro.sample("obs", dist.Normal(features @ b, 1.0), obs=y)
 
 
-def _target(name: str, model, data, site: str, precision: np.ndarray, shift: np.ndarray) -> Target:  # type: ignore[no-untyped-def]
+def _target(name: str, model, data, site: str, precision: np.ndarray, shift: np.ndarray) -> Target:
     """``precision`` (p, p) of the posterior and ``shift`` = precision @ mean."""
     cov = np.linalg.inv(precision)
     mean = cov @ shift
@@ -60,13 +60,13 @@ def _normal(name: str, y: np.ndarray, cov: np.ndarray) -> Target:
 
 def _regression(name: str, features: np.ndarray, y: np.ndarray) -> Target:
     precision = features.T @ features + np.eye(features.shape[1]) / PRIOR_SD**2
-    return _target(
-        name, regression, {"features": features, "y": y}, "b", precision, features.T @ y
-    )
+    return _target(name, regression, {"features": features, "y": y}, "b", precision, features.T @ y)
 
 
 def _pair(rho: float) -> Target:
-    return _normal(f"two normals, correlation {rho}", np.array([1.0, -0.5]), np.array([[1.0, rho], [rho, 1.0]]))
+    return _normal(
+        f"two normals, correlation {rho}", np.array([1.0, -0.5]), np.array([[1.0, rho], [rho, 1.0]])
+    )
 
 
 def _regressions() -> tuple[Target, Target]:
@@ -86,12 +86,12 @@ def _wrong_guides(target: Target) -> tuple[lvm.Model, lvm.Model]:
     """One value for all coefficients; and one whose centre is held away from the posterior."""
     from pyro.distributions import constraints
 
-    def shared(features, y):  # type: ignore[no-untyped-def]
+    def shared(features, y):
         loc = pyro.param("loc", torch.zeros(()))
         scale = pyro.param("scale", torch.tensor(0.5), constraint=constraints.positive)
         pyro.sample("b", dist.Normal(loc.expand(features.shape[1]), scale).to_event(1))
 
-    def held(features, y):  # type: ignore[no-untyped-def]
+    def held(features, y):
         scale = pyro.param("scale", torch.tensor(0.5), constraint=constraints.positive)
         pyro.sample("b", dist.Normal(torch.tensor([1.3, -2.0, 0.5]), scale).to_event(1))
 
@@ -101,7 +101,9 @@ def _wrong_guides(target: Target) -> tuple[lvm.Model, lvm.Model]:
 def cases() -> list[Case]:
     strong, weak = _pair(0.95), _pair(0.3)
     ten = _normal(
-        "ten normals, AR(1) 0.7", np.linspace(-1, 1, 10), 0.7 ** np.abs(np.subtract.outer(range(10), range(10)))
+        "ten normals, AR(1) 0.7",
+        np.linspace(-1, 1, 10),
+        0.7 ** np.abs(np.subtract.outer(range(10), range(10))),
     )
     plain, collinear = _regressions()
     on_pyro = SVI(backend="pyro", num_steps=400)
@@ -111,7 +113,9 @@ def cases() -> list[Case]:
         return Case(name, target, by_engine(target, engine), expected, why)
 
     def guide_case(name: str, model: lvm.Model, why: str) -> Case:
-        return Case(name, plain, lambda seed: lvm.fit(model, plain.data, on_pyro, seed=seed), "do_not_trust", why)
+        return Case(
+            name, plain, lambda seed: lvm.fit(model, plain.data, on_pyro, seed=seed), "do_not_trust", why
+        )
 
     def corrected(seed: int) -> lvm.Fit:
         guide = lvm.fit(plain.model, plain.data, FULL_RANK, seed=seed)
@@ -122,7 +126,9 @@ def cases() -> list[Case]:
         case("correlated normal, mean field", strong, MEAN_FIELD, "means_only", f"{narrow} = 0.31"),
         case("correlated normal, full rank", strong, FULL_RANK, "means_and_spreads", "the family holds it"),
         case("correlated normal, NUTS", strong, CHAINS, "means_and_spreads", "unbiased"),
-        case("weakly correlated normal, mean field", weak, MEAN_FIELD, "means_and_spreads", f"{narrow} = 0.95"),
+        case(
+            "weakly correlated normal, mean field", weak, MEAN_FIELD, "means_and_spreads", f"{narrow} = 0.95"
+        ),
         case(
             "correlated normal, IWAE mean field",
             strong,
@@ -136,7 +142,9 @@ def cases() -> list[Case]:
         case("ten normals, full rank", ten, FULL_RANK, "means_and_spreads", "the family holds it"),
         case("ten normals, NUTS", ten, CHAINS, "means_and_spreads", "unbiased"),
         case("ten normals, NUTS too short", ten, SHORT, "short", "24 draws after a full warm-up"),
-        case("ten normals, NUTS without warm-up", ten, COLD, "do_not_trust", "20 steps, every proposal refused"),
+        case(
+            "ten normals, NUTS without warm-up", ten, COLD, "do_not_trust", "20 steps, every proposal refused"
+        ),
         case("regression, NUTS", plain, CHAINS, "means_and_spreads", "unbiased"),
         case("regression, full rank", plain, FULL_RANK, "means_and_spreads", "the family holds it"),
         Case("regression, full rank weighed", plain, corrected, "means_and_spreads", "weights are even"),
@@ -146,6 +154,8 @@ def cases() -> list[Case]:
         guide_case("regression, guide held off", held, "two posterior sds off in one coefficient"),
         case("collinear regression, mean field", collinear, MEAN_FIELD, "means_only", f"{narrow} = 0.3"),
         case("collinear regression, unconverged", collinear, UNCONVERGED, "do_not_trust", "far from there"),
-        case("collinear regression, prior weighed", collinear, FROM_PRIOR, "do_not_trust", "few draws are near"),
+        case(
+            "collinear regression, prior weighed", collinear, FROM_PRIOR, "do_not_trust", "few draws are near"
+        ),
         case("collinear regression, NUTS", collinear, CHAINS, "means_and_spreads", "unbiased"),
     ]

@@ -1,7 +1,7 @@
 """Funnels and eight schools, centred and not.
 
-The funnel is v ~ N(0, 3^2), x_i ~ N(0, exp(v / 2)^2) for four x (Neal 2003), drawn from directly. Eight schools
-(Rubin 1981): given tau, everything is normal, so that moments are integrals over tau alone.
+The funnel is v ~ N(0, 3^2), x_i ~ N(0, exp(v / 2)^2) for four x (Neal 2003), drawn from directly. Eight
+schools (Rubin 1981): given tau, everything is normal, so that moments are integrals over tau alone.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ SIGMA = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 _WIDTH = 4
 
 
-def funnel(y):  # type: ignore[no-untyped-def]  # a program
+def funnel(y):
     v = pyro.sample("v", dist.Normal(0.0, 3.0))
     pyro.sample("x", dist.Normal(torch.zeros(_WIDTH), (v / 2).exp()).to_event(1))
     pyro.sample("obs", dist.Normal(0.0, 1.0), obs=y)
 
 
-def straight_funnel(y):  # type: ignore[no-untyped-def]  # a program
+def straight_funnel(y):
     v = pyro.sample("v", dist.Normal(0.0, 3.0))
     pyro.sample("z", dist.Normal(torch.zeros(_WIDTH), 1.0).to_event(1))
     pyro.sample("obs", dist.Normal(0.0 * v, 1.0), obs=y)
 
 
-def centred(y, sigma):  # type: ignore[no-untyped-def]  # a program
+def centred(y, sigma):
     mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
     tau = pyro.sample("tau", dist.HalfCauchy(5.0))
     with pyro.plate("school", len(y)):
@@ -44,7 +44,7 @@ def centred(y, sigma):  # type: ignore[no-untyped-def]  # a program
         pyro.sample("obs", dist.Normal(theta, sigma), obs=y)
 
 
-def non_centred(y, sigma):  # type: ignore[no-untyped-def]  # a program
+def non_centred(y, sigma):
     mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
     tau = pyro.sample("tau", dist.HalfCauchy(5.0))
     with pyro.plate("school", len(y)):
@@ -119,7 +119,9 @@ def _schools(centre: bool) -> Target:
         return found | ({"theta": theta} if centre else {"z": (theta - mu[:, None]) / t[:, None]})
 
     name = f"eight schools, {'centred' if centre else 'non-centred'}"
-    return Target(name, model, data, lambda: _schools_truth(centre), exact_reference(model, data, sampler), "quadrature")
+    return Target(
+        name, model, data, lambda: _schools_truth(centre), exact_reference(model, data, sampler), "quadrature"
+    )
 
 
 def cases() -> list[Case]:
@@ -134,12 +136,16 @@ def cases() -> list[Case]:
         case("centred funnel, mean field", neck, MEAN_FIELD, "varies", "keeps to a slice of v"),
         case("centred funnel, full rank", neck, FULL_RANK, "varies", "no normal follows the neck"),
         case("centred funnel, NUTS", neck, CHAINS, "varies", "the neck is hardly entered"),
-        case("non-centred funnel, mean field", straight, MEAN_FIELD, "means_and_spreads", "independent normals"),
+        case(
+            "non-centred funnel, mean field", straight, MEAN_FIELD, "means_and_spreads", "independent normals"
+        ),
         case("non-centred funnel, NUTS", straight, CHAINS, "means_and_spreads", "unbiased"),
         case("centred schools, NUTS", tight, CHAINS, "varies", "small tau is hardly entered"),
         case("centred schools, mean field", tight, MEAN_FIELD, "varies", "tau is cut off below"),
         case("centred schools, full rank", tight, FULL_RANK, "varies", "a slice of tau"),
         case("centred schools, unconverged", tight, UNCONVERGED, "do_not_trust", "30 steps of 0.01"),
         case("non-centred schools, NUTS", loose, careful, "means_and_spreads", "the right coordinates"),
-        case("non-centred schools, mean field", loose, MEAN_FIELD, "means_only", "misses that mu and z oppose"),
+        case(
+            "non-centred schools, mean field", loose, MEAN_FIELD, "means_only", "misses that mu and z oppose"
+        ),
     ]

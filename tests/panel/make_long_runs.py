@@ -51,7 +51,9 @@ def main(names: list[str]) -> None:
         stored[name] = long_run(*TARGETS[name])
         rows = stored[name]["quantities"].values()
         worst = max(r["mean_error"] for r in rows), max(r["r_hat"] for r in rows)
-        sys.stdout.write(f"{name}: {len(rows)} quantities, errors up to {worst[0]:.3f} sds, R-hat {worst[1]}\n")
+        sys.stdout.write(
+            f"{name}: {len(rows)} quantities, errors up to {worst[0]:.3f} sds, R-hat {worst[1]}\n"
+        )
         sys.stdout.flush()
         STORED.write_text(json.dumps(stored, indent=1) + "\n", "utf-8")
 

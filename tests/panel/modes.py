@@ -18,12 +18,11 @@ from ppl_lvm import SMC, ImportanceSampling
 from .case import Case, Target, Truth, by_engine, exact_reference
 from .gaussians import CHAINS, FULL_RANK, MEAN_FIELD, PRIOR_SD
 
-
 TEMPERED = SMC(num_particles=500, num_runs=8)
 WEIGHED = ImportanceSampling(num_samples=2000, backend="numpyro")
 
 
-def modes(weight, loc, scale):  # type: ignore[no-untyped-def]  # a program
+def modes(weight, loc, scale):
     x = pyro.sample("x", dist.Normal(torch.zeros_like(loc[0]), PRIOR_SD).to_event(1))
     c = pyro.sample("c", dist.Categorical(weight), infer={"enumerate": "parallel"})
     gap = dist.Normal(x, scale[c].unsqueeze(-1)).to_event(1)
@@ -56,12 +55,10 @@ def cases() -> list[Case]:
     uneven = _target("far modes, 0.65 and 0.35", [0.65, 0.35], [[-3.0, 0.0], [3.0, 1.0]], [0.7, 0.7])
     tiny = _target("a far mode of weight 1e-4", [0.9999, 0.0001], [[0.0], [16.0]], [1.0, 1.0])
     close = _target("two modes that touch", [0.5, 0.5], [[-1.2], [1.2]], [0.8, 0.8])
-    four = _target(
-        "two far modes in four dimensions", [0.6, 0.4], [[-2.5] * 4, [2.5] * 4], [0.8, 0.8]
-    )
+    four = _target("two far modes in four dimensions", [0.6, 0.4], [[-2.5] * 4, [2.5] * 4], [0.8, 0.8])
     wide = _target("a narrow mode beside a wide one", [0.5, 0.5], [[-5.0, 0.0], [5.0, 0.0]], [2.0, 0.3])
 
-    def case(name: str, target: Target, engine: lvm.Engine, expected: str, why: str, **more) -> Case:  # type: ignore[no-untyped-def]
+    def case(name: str, target: Target, engine: lvm.Engine, expected: str, why: str, **more) -> Case:
         return Case(name, target, by_engine(target, engine, **more), expected, why)
 
     dropped = "the guide keeps one mode; its weights are even"
@@ -78,11 +75,22 @@ def cases() -> list[Case]:
         case("narrow beside wide, SMC", wide, TEMPERED, "varies", "shares vary by run"),
         case("far modes, prior weighed", even, WEIGHED, "means_and_spreads", "2000 draws in one dimension"),
         case("far modes, NUTS", even, CHAINS, "do_not_trust", "no chain crosses; shares are those of starts"),
-        case("far modes, NUTS from one", even, CHAINS, "do_not_trust", "R-hat is 1, a mode is missed", init=at_one),
+        case(
+            "far modes, NUTS from one",
+            even,
+            CHAINS,
+            "do_not_trust",
+            "R-hat is 1, a mode is missed",
+            init=at_one,
+        ),
         case("far modes, SMC", even, TEMPERED, "means_and_spreads", "tempering"),
         case("far modes in 4 d, SMC", four, TEMPERED, "varies", "shares vary by run"),
-        case("tiny mode, mean field", tiny, MEAN_FIELD, "means_and_spreads", "what is dropped does not matter"),
-        case("tiny mode, a stuck chain", tiny, CHAINS, "do_not_trust", "1 of 4 chains sits there", init=one_off),
+        case(
+            "tiny mode, mean field", tiny, MEAN_FIELD, "means_and_spreads", "what is dropped does not matter"
+        ),
+        case(
+            "tiny mode, a stuck chain", tiny, CHAINS, "do_not_trust", "1 of 4 chains sits there", init=one_off
+        ),
         case("touching modes, NUTS", close, CHAINS, "means_and_spreads", "chains cross"),
         case("touching modes, mean field", close, MEAN_FIELD, "varies", "wide over both, or in one"),
     ]

@@ -1,7 +1,7 @@
 """Run the panel and score its verdicts: ``PYTHONPATH=tests python -m panel.score --out DIR``.
 
-Every run of a case is kept in DIR/<case>.json, so that an interrupted panel goes on where it was; the score of
-all that is there is printed as JSON. ``--cases a,b`` takes those whose names contain one of the words.
+Every run of a case is kept in DIR/<case>.json, so that an interrupted panel goes on where it was; the score
+of all that is there is printed as JSON. ``--cases a,b`` takes those whose names contain one of the words.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _ORDER = ("do_not_trust", "inconclusive", "means_only", "means_and_spreads")
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One run: its errors in true sds and sd ratios by quantity, and the verdicts with and without reference."""
+    """One run: its errors in true sds and sd ratios by quantity, and the verdicts with and without
+    reference."""
 
     case: str
     seed: int
@@ -186,7 +187,7 @@ def viabel_score(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     halves = {
-        "all": [o for o in outcomes],
+        "all": list(outcomes),
         "frozen_on": [o for o in outcomes if o.case in FROZEN_ON],
         "scored_on": [o for o in outcomes if o.case in SCORED_ON],
     }
@@ -220,7 +221,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cases", default="")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop before a case that begins later")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop before a case that begins later"
+    )
     parser.add_argument("--only-score", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

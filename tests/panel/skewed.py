@@ -1,7 +1,7 @@
 """One-parameter posteriors that are not normal, by closed form or quadrature.
 
-A gamma prior with Poisson counts (gamma posterior), a beta prior with Bernoulli trials (beta), a log-normal, a
-location with Student-t noise and an outlier, an exponential one with its mode at the edge.
+A gamma prior with Poisson counts (gamma posterior), a beta prior with Bernoulli trials (beta), a log-normal,
+a location with Student-t noise and an outlier, an exponential one with its mode at the edge.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from .case import Case, Target, Truth, by_engine, exact_reference, moments_on_gr
 from .gaussians import CHAINS, MEAN_FIELD, SHORT
 
 
-def counts(y, shape):  # type: ignore[no-untyped-def]  # a program
+def counts(y, shape):
     rate = pyro.sample("rate", dist.Gamma(shape, 0.1))
     with pyro.plate("row", len(y)):
         pyro.sample("obs", dist.Poisson(rate), obs=y)
 
 
-def trials(y):  # type: ignore[no-untyped-def]  # a program
+def trials(y):
     p = pyro.sample("p", dist.Beta(1.0, 1.0))
     with pyro.plate("row", len(y)):
         pyro.sample("obs", dist.Bernoulli(p), obs=y)
 
 
-def scale_of(y, scale):  # type: ignore[no-untyped-def]  # a program
+def scale_of(y, scale):
     x = pyro.sample("x", dist.LogNormal(0.0, 3.0))
     pyro.sample("obs", dist.Normal(x.log(), scale), obs=y)
 
 
-def location(y):  # type: ignore[no-untyped-def]  # a program
+def location(y):
     x = pyro.sample("x", dist.Normal(0.0, 10.0))
     with pyro.plate("row", len(y)):
         pyro.sample("obs", dist.StudentT(3.0, x, 1.0), obs=y)
@@ -53,7 +53,9 @@ def _frozen(name: str, model: Any, data: dict[str, Any], site: str, posterior: A
     return Target(name, model, data, truth, exact_reference(model, data, sampler), "closed form")
 
 
-def _on_grid(name: str, model: Any, data: dict[str, Any], grid: np.ndarray, log_density: np.ndarray) -> Target:
+def _on_grid(
+    name: str, model: Any, data: dict[str, Any], grid: np.ndarray, log_density: np.ndarray
+) -> Target:
     def truth() -> Truth:
         return moments_on_grid(log_density, {"x": grid})
 
@@ -69,13 +71,21 @@ def cases() -> list[Case]:
         "gamma of shape 3", counts, {"y": few, "shape": 2.0}, "rate", stats.gamma(3.0, scale=1 / 2.1)
     )
     edge = _frozen(
-        "gamma of shape 0.6", counts, {"y": np.zeros(2), "shape": 0.6}, "rate", stats.gamma(0.6, scale=1 / 2.1)
+        "gamma of shape 0.6",
+        counts,
+        {"y": np.zeros(2), "shape": 0.6},
+        "rate",
+        stats.gamma(0.6, scale=1 / 2.1),
     )
     beta = _frozen("beta(1, 9)", trials, {"y": np.zeros(8)}, "p", stats.beta(1, 9))
     precision = 1 / 9 + 1 / 0.6**2
     centre, sd = 1.2 / 0.6**2 / precision, precision**-0.5
     lognormal = _frozen(
-        "log-normal", scale_of, {"y": np.array(1.2), "scale": 0.6}, "x", stats.lognorm(sd, scale=np.exp(centre))
+        "log-normal",
+        scale_of,
+        {"y": np.array(1.2), "scale": 0.6},
+        "x",
+        stats.lognorm(sd, scale=np.exp(centre)),
     )
     y = np.array([-0.3, 0.2, 0.5, 9.0])
     grid = np.linspace(-15, 20, 20001)

@@ -1,8 +1,8 @@
 r"""Error bounds for variational fits by the published method of VIABEL, from a fit's own weights.
 
 Huggins, Kasprzak, Campbell and Broderick (2020, AISTATS), "Validated variational inference via practical
-posterior error bounds". With w = p / q at draws of the guide, the 2-divergence of the posterior from the guide is
-bounded by
+posterior error bounds". With w = p / q at draws of the guide, the 2-divergence of the posterior from the
+guide is bounded by
 
 .. math:: D_2(\pi \| q) \le 2 (\mathrm{CUBO}_2 - \mathrm{ELBO}), \qquad
           \mathrm{CUBO}_2 = \tfrac12 \log E_q[w^2],
@@ -11,9 +11,10 @@ and Wasserstein distances of order r = 1, 2 by
 
 .. math:: W_r(\pi, q) \le 2\, (\sum_i E_q[(\theta_i - E_q \theta_i)^{2r}])^{1/2r}\, (e^{D_2} - 1)^{1/2r}.
 
-Means then differ by at most the smaller of W_1 and W_2, sds by at most W_2. Expectations are sample means over the
-draws. The formulas are those of the package's version 0.5.1, whose import needs PyStan 2, which is not to be had
-for this Python; with an empty module in PyStan's place its diagnostics run, and give the same numbers to rounding.
+Means then differ by at most the smaller of W_1 and W_2, sds by at most W_2. Expectations are sample means
+over the draws. The formulas are those of the package's version 0.5.1, whose import needs PyStan 2, which is
+not to be had for this Python; with an empty module in PyStan's place its diagnostics run, and give the same
+numbers to rounding.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from ppl_lvm.result import Fit
 def bounds(fit: Fit) -> dict[str, Any] | None:
     """Bounds on errors of means and sds in sds of the guide, and whether they pass; None without weights.
 
-    They pass where k-hat is good and the means' bound is at most half of the largest sd (the bounds are on norms, so
-    that no single sd is meant).
+    They pass where k-hat is good and the means' bound is at most half of the largest sd (the bounds are on
+    norms, so that no single sd is meant).
     """
     log_w = log_weights(fit)
     if log_w is None or fit.draws is None or fit.draws.attrs.get("draws") != "independent":
@@ -62,5 +63,8 @@ def _points(fit: Fit) -> np.ndarray:
     draws = quantities(fit, invariants=False)
     names = entries(draws, moments(fit, draws))
     columns = [draws[site].transpose("chain", "draw", ...).values for site, _, _ in names]
-    flat = [c.reshape(-1, *c.shape[2:])[(slice(None), *index)] for c, (_, index, _) in zip(columns, names, strict=True)]
+    flat = [
+        c.reshape(-1, *c.shape[2:])[(slice(None), *index)]
+        for c, (_, index, _) in zip(columns, names, strict=True)
+    ]
     return np.stack(flat, 1)

@@ -1,7 +1,7 @@
 """Models of the zoo: mixtures, PPCA and an HMM, whose posteriors are known from long runs.
 
-The long runs' means, sds and their errors, and the order of labels or orientation of factors that they are in,
-are stored in ``long_runs.json``, which ``python -m panel.make_long_runs`` writes.
+The long runs' means, sds and their errors, and the order of labels or orientation of factors that they are
+in, are stored in ``long_runs.json``, which ``python -m panel.make_long_runs`` writes.
 """
 
 from __future__ import annotations
@@ -107,9 +107,13 @@ def cases() -> list[Case]:
         case("separated mixture, EM", separated, em, "means_only", "modes are near means"),
         case("separated mixture, few steps", separated, few_steps, "varies", "starts at k-means"),
         case("overlapping mixture, NUTS", overlapping, chains, "varies", "long tails"),
-        case("overlapping mixture, mean field", overlapping, mean_field, "varies", "one explanation of several"),
+        case(
+            "overlapping mixture, mean field", overlapping, mean_field, "varies", "one explanation of several"
+        ),
         case("overlapping mixture, EM", overlapping, em, "do_not_trust", "the maximum is not the mean"),
-        case("spare component, mean field", spare, mean_field, "varies", "one use of the component of several"),
+        case(
+            "spare component, mean field", spare, mean_field, "varies", "one use of the component of several"
+        ),
         case("spare component, NUTS", spare, chains, "varies", "uses of the component"),
         case("spare component, EM", spare, em, "do_not_trust", "a component on few points"),
         case("PPCA, NUTS", ppca, chains, "means_and_spreads", "unbiased"),
