@@ -27,7 +27,7 @@ from ppl_lvm.verdicts import MAX_BIAS, Gap, Verdict, errors_known, overall, quan
 if TYPE_CHECKING:
     import pandas as pd
 
-_SETTLING = ("stuck", "status", "weights", "divergences")
+_SETTLING = ("stuck", "status", "weights")
 _DOUBTS = ("divergences", "bfmi", "nested_r_hat", "weights")
 _ALLOWANCE = 0.25  # posterior sds, for what short chains that diverge may miss themselves
 
@@ -59,6 +59,8 @@ def _settles(finding: Finding, fit: Fit) -> bool:
     if finding.check in ("r_hat", "nested_r_hat"):
         chains = fit.posterior.sizes["chain"]
         return not pooled_error(finding.value, chains) <= MAX_BIAS
+    if finding.check == "divergences":
+        return finding.value >= 0.5 * fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"]
     return finding.check in _SETTLING
 
 
@@ -140,7 +142,7 @@ def _weighed(
 def _doubt(fit: Fit, spot: SpotResult | None, found: list[Finding]) -> str:
     """What keeps good figures from being believed: warnings, or that nobody looked elsewhere."""
     for finding in found:
-        if finding.level == "warning" and finding.check in _DOUBTS:
+        if finding.level != "ok" and finding.check in _DOUBTS:
             return finding.sentence
     chains = fit.posterior.attrs.get("draws") == "chain"
     if chains and fit.posterior.sizes["chain"] < 2 and not _looked(spot):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _AT_HOME = 0.9  # share of its draws at one place for a chain to belong to it
 _LEAST_ROWS = 10
-_LOWER = 5.0  # nats, and four sds, below its place's best chain: a chain that has not arrived
+_LOWER = 5.0  # nats, and four sds, below the middle one at its place: a chain that has not arrived
 
 
 class Place(NamedTuple):
@@ -215,9 +215,8 @@ def at_place(draws: xr.Dataset, place: Place) -> xr.Dataset:
 def _arrived(place: list[int], levels: np.ndarray) -> list[int]:
     """The chains of a place without those that are still on their way up."""
     means = levels[place].mean(1)
-    best = int(means.argmax())
-    margin = max(_LOWER, 4 * float(levels[place][best].std()))
-    return [c for c, m in zip(place, means, strict=True) if m >= means[best] - margin]
+    margin = max(_LOWER, 4 * float(np.median(levels[place].std(1))))
+    return [c for c, m in zip(place, means, strict=True) if m >= np.median(means) - margin]
 
 
 def _functions(
