@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ppl_lvm.result import Fit
 
 
+_LEAST_WEIGHTS = 25
+
+
 @dataclass(frozen=True)
 class Finding:
     """One diagnostic: its figure, whether it is alarming, and what to do about it."""
@@ -39,6 +42,8 @@ def psis(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
         raise ValueError("log_weights: all are -inf, or some are NaN; the proposal misses the posterior.")
     if np.ptp(log_weights) < 1e-9:  # equal weights have no tail to fit, and need none
         return np.full(len(log_weights), -math.log(len(log_weights))), 0.0
+    if len(log_weights) < _LEAST_WEIGHTS:  # no tail to fit, and no way to tell how long it is
+        return log_weights - np.logaddexp.reduce(log_weights), math.inf
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # arviz-stats warns of what k-hat itself reports
         # psislw takes the negated log weights (a log likelihood is what LOO's weights divide by)
@@ -170,7 +175,7 @@ def _independent_moments(dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]
     for name, var in dataset.data_vars.items():
         x = var.transpose("chain", "draw", ...).values.reshape(-1, *var.shape[2:])
         s = len(x)
-        sd = x.std(0, ddof=1)
+        sd = x.std(0, ddof=min(1, s - 1))
         fourth = ((x - x.mean(0)) ** 4).mean(0)
         with np.errstate(all="ignore"):
             mcse_sd = np.sqrt(np.maximum(fourth - sd**4, 0) / s) / (2 * sd)
