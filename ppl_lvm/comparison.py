@@ -14,14 +14,20 @@ to the reference's labels) of every fit is compared with the reference's:
 
 ``Comparison.joint`` looks at all quantities together (:mod:`ppl_lvm.comparison_joint`).
 
-The verdict of a fit is about its worst quantity. Bounds are one bias and one ratio for all, and errors
-are widened for the number of quantities looked at (Bonferroni, 5 %):
+Every quantity gets a verdict, and a fit that of its worst quantity. Bounds are one bias and one ratio for
+all, and errors are widened for the number of quantities looked at (Bonferroni, 1 %):
 
-- ``do_not_trust``: a bias above half a reference sd, beyond its error;
-- ``inconclusive``: the errors are too large to exclude such a bias;
+- ``do_not_trust``: a bias above half a reference sd, beyond its error; or chains whose means differ so much
+  that the error of their mean alone is above half an sd;
+- ``inconclusive``: the errors are too large to exclude such a bias, or cannot be told (R-hat above 1.05, an
+  effective size below 50, weights with a poor k-hat); of such fits the bias is held against the reference's
+  error alone, so that what is plainly wrong is still called so;
 - ``means_only``: every bias is below half an sd, but a spread is off by more than a third, or the errors
   do not exclude it;
 - ``means_and_spreads``: every bias below half an sd, every sd ratio between 3/4 and 4/3.
+
+Without a reference, what a fit is held against is its own evidence and short dispersed chains
+(:mod:`ppl_lvm.verdicts_alone`, :mod:`ppl_lvm.dispersed`).
 """
 
 from __future__ import annotations

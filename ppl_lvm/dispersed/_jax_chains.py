@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from ppl_lvm.dispersed import SpotCheck
     from ppl_lvm.result import Fit
 
-_BLOCK = 10  # iterations between two looks at the clock
+_BLOCK = 10  # iterations before the first look at the clock; more while they are quick
 _LEAST = 50  # kept draws below which a chain counts as not finished
-_PRIOR = 256  # draws of the prior to choose among
+_PRIOR = 128  # draws of the prior to choose among
 _WIDER = 3.0  # overdispersion of starts taken from a fit
 
 
@@ -97,12 +97,14 @@ def _within(
     def one(point: Any, key: Any) -> tuple[Any, int]:
         with jax_session(problem.dtype):
             deadline = time.perf_counter() + share
-            chain, done = start(point, key, data, params), 0
-            while done < total and time.perf_counter() < deadline:
-                last = min(done + _BLOCK, total)
+            chain, done, block = start(point, key, data, params), 0, _BLOCK
+            while done < total and (now := time.perf_counter()) < deadline:
+                last = min(done + block, total)
                 chain = advance(chain, np.int32(done), np.int32(last), key, data, params)
                 jax.block_until_ready(chain.draws)
                 done = last
+                if time.perf_counter() - now < 0.05 * share:  # twice as many end soon enough
+                    block *= 2
             return jax.tree_util.tree_map(np.asarray, (chain.draws, chain.stats)), done - warmup
 
     if together:

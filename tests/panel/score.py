@@ -13,6 +13,7 @@ import math
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,38 @@ def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return out
 
 
+_SHORT = {"means_and_spreads": "both", "means_only": "means", "do_not_trust": "no", "inconclusive": "?"}
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """A row per case, in Markdown: what is right, and the verdicts of its runs counted."""
+    rows = [
+        "| case | known by | right | without reference | with reference | VIABEL passes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in CASES:
+        own = [o for o in outcomes if o.case == case.name]
+        if not own:
+            continue
+        bounded = [o.viabel["passes"] for o in own if o.viabel is not None]
+        cells = [
+            case.name if case.name in SCORED_ON else f"{case.name} (set with)",
+            case.target.known,
+            _counted(o.right for o in own),
+            _counted(o.level("alone") for o in own),
+            _counted(o.level("against") for o in own),
+            f"{sum(bounded)} of {len(bounded)}" if bounded else "",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _counted(levels: Iterable[str]) -> str:
+    """The commonest first: ``9 both, 1 means``."""
+    found = Counter(_SHORT.get(level, level) for level in levels)
+    return ", ".join(f"{count} {level}" for level, count in found.most_common())
+
+
 # ---- files ---------------------------------------------------------------------------------------
 
 
@@ -224,7 +257,8 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop before a case that begins later"
     )
-    parser.add_argument("--only-score", action="store_true")
+    parser.add_argument("--only-score", action="store_true", help="of what is there; run nothing")
+    parser.add_argument("--table", action="store_true", help="print a Markdown table instead of the score")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     words = [w for w in args.cases.split(",") if w]
@@ -238,7 +272,8 @@ def main() -> None:
         rows = [dataclasses.asdict(run_case(case, seed)) for seed in range(args.seeds)]
         path.write_text(json.dumps(rows), "utf-8")
         sys.stderr.write(f"{case.name}: {sum(r['seconds'] for r in rows):.0f} s\n")
-    sys.stdout.write(json.dumps(report(load(args.out)), indent=1) + "\n")
+    found = load(args.out)
+    sys.stdout.write((table(found) if args.table else json.dumps(report(found), indent=1)) + "\n")
 
 
 if __name__ == "__main__":
