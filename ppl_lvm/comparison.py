@@ -44,7 +44,9 @@ from ppl_lvm.comparison_table import comparison_table, overview_table
 from ppl_lvm.diagnostics import moments, quantities
 from ppl_lvm.dispersed import SpotCheck, SpotResult, spot_checks
 from ppl_lvm.ranking import same_inputs
+from ppl_lvm.relabel import describe_labels
 from ppl_lvm.result import Fit
+from ppl_lvm.rotation import column_sds
 from ppl_lvm.symmetry import Reference, reference_of, settle_to
 from ppl_lvm.verdicts import MAX_BIAS, MAX_LOG_RATIO, Verdict, judge, reference_trouble
 from ppl_lvm.verdicts_alone import judge_alone
@@ -153,12 +155,12 @@ def compare(
     """
     _check(fits, reference)
     common = _common_reference(fits, reference)
-    aligned = fits if common is None else {name: settle_to(fit, common) for name, fit in fits.items()}
+    aligned = {name: settle_to(fit, common) for name, fit in fits.items()}
     draws = {n: quantities(f) for n, f in aligned.items() if not f.is_point}
     points = {n: _point_values(f) for n, f in aligned.items() if f.is_point}
     figures = {n: moments(aligned[n], d) for n, d in draws.items()}
     table = comparison_table(aligned, draws, figures, points, reference)
-    spots = _spot_checks(aligned, reference, spot_check, common)
+    spots = _spot_checks(aligned, reference, spot_check, common if draws else None)
     verdicts, each = _verdicts(aligned, table, reference, spots)
     table = table.assign(verdict=[each[f][q].level for f, q in table.index])
     return Comparison(
@@ -245,13 +247,24 @@ def _check_same(first_name: str, first: Fit, name: str, fit: Fit) -> None:
         )
 
 
-def _common_reference(fits: Mapping[str, Fit], reference: str | None) -> Reference | None:
+def _common_reference(fits: Mapping[str, Fit], reference: str | None) -> Reference:
     """The order of labels and orientation of factors of the reference, else of the first chains."""
     with_draws = [f for f in fits.values() if not f.is_point]
     if not with_draws:
-        return None
+        return _order_of_a_point(fits[next(iter(fits))])
     chains = [f for f in with_draws if f.posterior.attrs.get("draws") == "chain"]
     return reference_of(fits[reference] if reference else (chains or with_draws)[0])
+
+
+def _order_of_a_point(fit: Fit) -> Reference:
+    """Where there are points only, they are brought to the labels and the orientation of the first."""
+    model, values = fit.model, {k: np.asarray(v)[None] for k, v in fit.params.items()}
+    labels = loadings = sds = None
+    if model.label_axes and set(model.label_axes) <= set(values):
+        labels = describe_labels(model.label_features(values))
+    if model.rotation is not None and model.rotation.by in values:
+        loadings, sds = values[model.rotation.by][0], column_sds(values, model.rotation)
+    return Reference(labels, loadings, sds)
 
 
 def _point_values(fit: Fit) -> dict[str, np.ndarray]:

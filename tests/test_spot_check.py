@@ -132,6 +132,7 @@ def test_the_same_seed_gives_the_same() -> None:
     assert not a.equals(lvm.spot_check(dropped(), seed=6).table)
 
 
+@pytest.mark.slow
 def test_copies_of_labels_are_one_place() -> None:
     """Starts lie in both orders of two far components; relabelled, they are one place."""
     model = models.GaussianMixture(2, covariance="diag")
