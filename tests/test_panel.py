@@ -10,10 +10,11 @@ from panel import CASES, FROZEN_ON, SCORED_ON, case_named
 from panel.score import TRUSTING, Outcome, report, run_case, score
 from panel.viabel import bounds
 
+# Two models: most of the time is compilation, and cases of one model share theirs.
 FAST = (
     "weakly correlated normal, mean field",
-    "regression, unconverged",
-    "gamma, mean field",
+    "correlated normal, NUTS",
+    "tiny mode, mean field",
     "far modes, mean field",
     "far modes, NUTS from one",
     "tiny mode, a stuck chain",

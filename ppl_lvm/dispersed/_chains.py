@@ -72,8 +72,8 @@ def dispersed_chains(fits: Sequence[Fit], settings: SpotCheck, common: Reference
 
     try:
         found: Chains = run_chains(problem, fits, settings, params)
-    except ValueError as error:  # no start of finite density, or a program that cannot be translated
-        return str(error)
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        return str(error)  # no start of finite density; or what JAX cannot do: a check is no reason to fail
     if len(found.values) == 0 or len(next(iter(found.values.values()))) < 2:
         return (
             f"of {found.started} chains fewer than two settled within {settings.budget_seconds:g} s; raise "
