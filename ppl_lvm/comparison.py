@@ -15,7 +15,7 @@ to the reference's labels) of every fit is compared with the reference's:
 ``Comparison.joint`` looks at all quantities together (:mod:`ppl_lvm.comparison_joint`).
 
 Every quantity gets a verdict, and a fit that of its worst quantity. Bounds are one bias and one ratio for
-all, and errors are widened for the number of quantities looked at (Bonferroni, 1 %):
+all. Errors count 2.6 times (1 %); to condemn, more often by the number of quantities looked at (Bonferroni):
 
 - ``do_not_trust``: a bias above half a reference sd, beyond its error; or chains whose means differ so much
   that the error of their mean alone is above half an sd;

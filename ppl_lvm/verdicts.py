@@ -78,7 +78,11 @@ def judge(
 
 
 def widening(count: int) -> float:
-    """Standard errors that a figure is widened by: 1 % for ``count`` quantities together (Bonferroni)."""
+    """Standard errors that a figure is widened by: 1 % for ``count`` quantities together (Bonferroni).
+
+    To condemn a fit, one quantity of many has to be off, so that the count matters. To trust it, every one
+    has to be within bounds, and for the one that is not to pass, a single test has to err: there it is 1.
+    """
     from scipy.stats import norm
 
     return float(norm.isf(0.5 * _CHANCE / max(count, 1)))
@@ -138,7 +142,10 @@ def errors_known(row: Mapping[str, Any]) -> bool:
 
 
 def quantity_verdict(name: str, gap: Gap, z: float, *, point: bool = False, why: str = "") -> Verdict:
-    """One quantity by the rules: sure of a bias, unable to exclude one, spreads, and what is left."""
+    """One quantity by the rules: sure of a bias, unable to exclude one, spreads, and what is left.
+
+    ``z`` standard errors have to leave a bias for a quantity to be condemned.
+    """
     size = abs(gap.bias)
     what = "the point is" if point else "the mean is"
     error = gap.error if gap.known else gap.sure_error
@@ -155,7 +162,8 @@ def quantity_verdict(name: str, gap: Gap, z: float, *, point: bool = False, why:
         reason = why or "its chains disagree, or have too few draws"
         sentence = f"{what} {size:.2f} sds off for {name}, but {reason}, so that its error cannot be told"
         return Verdict("inconclusive", name, gap.bias, sentence)
-    if size + z * error > MAX_BIAS:
+    one = widening(1)
+    if size + one * error > MAX_BIAS:
         sentence = (
             f"{what} {size:.2f} +- {error:.2f} posterior sds off for {name}, which leaves more than "
             f"{MAX_BIAS} possible; draw more"
@@ -165,7 +173,7 @@ def quantity_verdict(name: str, gap: Gap, z: float, *, point: bool = False, why:
         return Verdict(
             "means_only", name, gap.bias, f"a point, {size:.2f} posterior sds from the mean of {name}"
         )
-    return _spread(name, gap, z)
+    return _spread(name, gap, one)
 
 
 def _spread(name: str, gap: Gap, z: float) -> Verdict:
