@@ -43,7 +43,7 @@ def _by_quantity(found: dict[str, Any]) -> str:
         f"{name} {_share(parts[0][name])} and {_share(parts[1][name])}"
         for name in ("sensitivity", "specificity", "inconclusive")
     ]
-    which = "By quantity (a case's count as one), on the scored cases, without and with a reference"
+    which = "By quantity (a case counts as one), on the scored cases, without and with a reference"
     return f"{which}: {', '.join(words)}."
 
 
@@ -53,8 +53,8 @@ def _counts(outcomes: Sequence[Outcome]) -> str:
     ways = ("closed form", "quadrature", "long run")
     first, second, third = (sum(c.target.known == way for c in CASES if c.name in done) for way in ways)
     return (
-        f"{len(done)} cases, {seeds} seeds each. The posterior is known in closed form for {first} of them, by\n"
-        f"quadrature for {second}, from long runs for {third}."
+        f"{len(done)} cases, {seeds} seeds each. The posterior is known in closed form for {first} of them,\n"
+        f"by quadrature for {second}, from long runs for {third}."
     )
 
 
@@ -62,8 +62,8 @@ def _bounds(found: dict[str, Any]) -> str:
     own = found["all"]["viabel"]
     flagged, passed = _share(own["flagged_of_bad"]), _share(own["passed_of_good"])
     return (
-        f"VIABEL's bounds flag {flagged} of the {own['bad_runs']} bad runs of guides, and pass {passed} of the "
-        f"{own['good_runs']} good ones."
+        f"VIABEL's bounds flag {flagged} of the {own['bad_runs']} bad runs of guides, and pass {passed} of "
+        f"the {own['good_runs']} good ones."
     )
 
 
