@@ -21,6 +21,7 @@ LEAST_ESS = 50
 _MOVED = 0.1
 _FEW, _MANY = 0.002, 0.1  # shares of divergent transitions
 _SLOW_ENERGY = 0.3
+_CARRIED = 4.0
 _GAP = 1.0  # nats
 _PARTICLES = 50
 
@@ -30,7 +31,7 @@ def diagnose(fit: Fit) -> list[Finding]:
     found: list[Finding] = []
     if fit.draws is not None and fit.posterior.attrs.get("draws") == "chain":
         found += _chain_findings(fit)
-    found += _weight_findings(fit)
+    found += _weight_findings(fit) + _carried(fit)
     outcome = fit.status.outcome
     if outcome is Outcome.MAX_STEPS:
         found.append(Finding("warning", "status", math.nan, str(fit.status)))
@@ -223,6 +224,17 @@ def _weight_findings(fit: Fit) -> list[Finding]:
     if fit.posterior.attrs.get("draws") == "independent" and not bad:
         out.append(_gap_finding(log_w))
     return out
+
+
+def _carried(fit: Fit) -> list[Finding]:
+    """Weighted draws worth so few that their noise alone, 1 / sqrt(size) sds, is above half an sd."""
+    size = fit.status.details.get("ess")
+    if fit.draws is None or fit.posterior.attrs.get("draws") != "resampled":
+        return []
+    if size is None or size > _CARRIED:
+        return []
+    sentence = f"the weights are worth {size:.1f} draws, whose noise alone is above half an sd; fit a better proposal"
+    return [Finding("error", "weights", float(size), sentence)]
 
 
 def _khat_finding(value: float, size: int) -> Finding:

@@ -198,6 +198,15 @@ def test_log_weights_that_are_not_finite(share: float, level: str) -> None:
     assert verdict.level not in ("means_and_spreads", "means_only")
 
 
+def test_weights_on_one_draw_are_not_trusted() -> None:
+    """Draws of the prior, of which one is near the posterior: all resampled draws are that one."""
+    engine = lvm.ImportanceSampling(num_samples=60, backend="numpyro")
+    fit = lvm.fit(pair, {"y": 50.0 + np.zeros(4)}, engine)
+    assert fit.status.details["ess"] < 4
+    assert alone(fit).level == "do_not_trust"
+    assert "draws, whose noise" in alone(fit).sentence
+
+
 def test_a_fit_of_a_reference_that_is_one_draw() -> None:
     few = chains().posterior.isel(draw=slice(1))
     few.attrs = dict(chains().posterior.attrs)
