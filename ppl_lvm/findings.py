@@ -233,7 +233,10 @@ def _carried(fit: Fit) -> list[Finding]:
         return []
     if size is None or size > _CARRIED:
         return []
-    sentence = f"the weights are worth {size:.1f} draws, whose noise alone is above half an sd; fit a better proposal"
+    sentence = (
+        f"the weights are worth {size:.1f} draws, whose noise alone is above half an sd; fit a better "
+        "proposal"
+    )
     return [Finding("error", "weights", float(size), sentence)]
 
 
