@@ -32,6 +32,9 @@ _HOME = {
     "compare": "comparison",
     "Comparison": "comparison",
     "Verdict": "comparison",
+    "spot_check": "dispersed",
+    "SpotCheck": "dispersed",
+    "SpotResult": "dispersed",
     "calibrate": "calibration",
     "Calibration": "calibration",
     "rank": "ranking",
@@ -97,6 +100,7 @@ if TYPE_CHECKING:
     from ppl_lvm.conditioning import condition
     from ppl_lvm.core import AbstractModel, Engine, Evidence, Model, Outcome, Program, Status
     from ppl_lvm.dimension import choose_dimension
+    from ppl_lvm.dispersed import SpotCheck, SpotResult, spot_check
     from ppl_lvm.engines.em import EM
     from ppl_lvm.engines.importance import ImportanceSampling
     from ppl_lvm.engines.nuts import NUTS

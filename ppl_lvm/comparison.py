@@ -14,21 +14,27 @@ to the reference's labels) of every fit is compared with the reference's:
 
 ``Comparison.joint`` looks at all quantities together (:mod:`ppl_lvm.comparison_joint`).
 
-The verdict of a fit is about its worst quantity. Bounds are one bias and one ratio for all, and errors
-are widened for the number of quantities looked at (Bonferroni, 5 %):
+Every quantity gets a verdict, and a fit that of its worst quantity. Bounds are one bias and one ratio for
+all. Errors count 2.6 times (1 %); to condemn, more often by the number of quantities looked at (Bonferroni):
 
-- ``do_not_trust``: a bias above half a reference sd, beyond its error;
-- ``inconclusive``: the errors are too large to exclude such a bias;
+- ``do_not_trust``: a bias above half a reference sd, beyond its error; or chains whose means differ so much
+  that the error of their mean alone is above half an sd;
+- ``inconclusive``: the errors are too large to exclude such a bias, or cannot be told (R-hat above 1.05, an
+  effective size below 50, weights with a poor k-hat); of such fits the bias is held against the reference's
+  error alone, so that what is plainly wrong is still called so;
 - ``means_only``: every bias is below half an sd, but a spread is off by more than a third, or the errors
   do not exclude it;
 - ``means_and_spreads``: every bias below half an sd, every sd ratio between 3/4 and 4/3.
+
+Without a reference, what a fit is held against is its own evidence and short dispersed chains
+(:mod:`ppl_lvm.verdicts_alone`, :mod:`ppl_lvm.dispersed`).
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +42,14 @@ import numpy as np
 
 from ppl_lvm.comparison_table import comparison_table, overview_table
 from ppl_lvm.diagnostics import moments, quantities
+from ppl_lvm.dispersed import SpotCheck, SpotResult, spot_checks
 from ppl_lvm.ranking import same_inputs
+from ppl_lvm.relabel import describe_labels
 from ppl_lvm.result import Fit
+from ppl_lvm.rotation import column_sds
 from ppl_lvm.symmetry import Reference, reference_of, settle_to
-from ppl_lvm.verdicts import MAX_BIAS, MAX_LOG_RATIO, Verdict, judge
+from ppl_lvm.verdicts import MAX_BIAS, MAX_LOG_RATIO, Verdict, judge, reference_trouble
+from ppl_lvm.verdicts_alone import judge_alone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +78,10 @@ class Comparison:
         Aligned draws of every quantity, by fit (points have none).
     held_out
         The data that were passed for :attr:`predictive`; None without.
+    quantity_verdicts
+        One :class:`Verdict` per fit and quantity; their levels are also in ``table["verdict"]``.
+    spot_checks
+        What short dispersed chains say of each fit (:class:`SpotResult`), where they were run.
     """
 
     fits: Mapping[str, Fit]
@@ -78,6 +92,8 @@ class Comparison:
     draws: Mapping[str, xr.Dataset]
     points: Mapping[str, Mapping[str, np.ndarray]]
     held_out: Any = None
+    quantity_verdicts: Mapping[str, Mapping[str, Verdict]] = field(default_factory=dict)
+    spot_checks: Mapping[str, SpotResult] = field(default_factory=dict)
 
     @functools.cached_property
     def joint(self) -> pd.DataFrame:
@@ -143,13 +159,27 @@ class Comparison:
         return comparison_html(self)
 
 
-def compare(fits: Mapping[str, Fit], reference: str | None = None, *, data: Any = None) -> Comparison:
+def compare(
+    fits: Mapping[str, Fit],
+    reference: str | None = None,
+    *,
+    data: Any = None,
+    spot_check: bool | SpotCheck | None = None,
+) -> Comparison:
     """Compare fits of one model to the same data by different engines (:mod:`ppl_lvm.comparison`).
 
-    Without ``reference`` each fit is judged by what it can say of itself (R-hat and effective sizes of
-    chains, k-hat and importance-corrected means of guides); a mode that a guide dropped stays unseen.
-
-    ``data`` are held out, for ``Comparison.predictive``; without them it is leave-one-out on the fits' own.
+    Parameters
+    ----------
+    fits
+        By name.
+    reference
+        The name of the fit that the others are held against; None judges each by what it says of itself.
+    spot_check
+        Whether short chains from dispersed starts look for modes that the fits missed
+        (:func:`ppl_lvm.spot_check`), or the settings to do so with. None: where there is no reference. With
+        one, the check is of the reference.
+    data
+        Held out, for ``Comparison.predictive``; without them it is leave-one-out on the fits' own.
 
     Raises
     ------
@@ -162,15 +192,55 @@ def compare(fits: Mapping[str, Fit], reference: str | None = None, *, data: Any 
             data, fitting=False
         )  # raises in words, before anything is computed
     common = _common_reference(fits, reference)
-    aligned = fits if common is None else {name: settle_to(fit, common) for name, fit in fits.items()}
+    aligned = {name: settle_to(fit, common) for name, fit in fits.items()}
     draws = {n: quantities(f) for n, f in aligned.items() if not f.is_point}
     points = {n: _point_values(f) for n, f in aligned.items() if f.is_point}
     figures = {n: moments(aligned[n], d) for n, d in draws.items()}
     table = comparison_table(aligned, draws, figures, points, reference)
-    verdicts = {n: judge(n, aligned[n], table, reference) for n in fits}
-    return Comparison(
-        aligned, reference, table, verdicts, overview_table(aligned, figures), draws, points, data
-    )
+    spots = _spot_checks(aligned, reference, spot_check, common if draws else None)
+    verdicts, each = _verdicts(aligned, table, reference, spots)
+    table = table.assign(verdict=[each[f][q].level for f, q in table.index])
+    overview = overview_table(aligned, figures)
+    return Comparison(aligned, reference, table, verdicts, overview, draws, points, data, each, spots)
+
+
+def _spot_checks(
+    fits: Mapping[str, Fit], reference: str | None, wanted: bool | SpotCheck | None, common: Reference | None
+) -> dict[str, SpotResult]:
+    if not isinstance(wanted, (bool, SpotCheck, type(None))):
+        raise TypeError(
+            f"spot_check: expected True, False, None or a SpotCheck, got {type(wanted).__name__}."
+        )
+    if wanted is None:
+        wanted = reference is None
+    if wanted is False:
+        return {}
+    settings = SpotCheck() if wanted is True else wanted
+    looked_at = dict(fits) if reference is None else {reference: fits[reference]}
+    return spot_checks(looked_at, settings, common)
+
+
+def _verdicts(
+    fits: Mapping[str, Fit], table: pd.DataFrame, reference: str | None, spots: Mapping[str, SpotResult]
+) -> tuple[dict[str, Verdict], dict[str, dict[str, Verdict]]]:
+    """On each fit, and on each of its quantities."""
+    found = {}
+    names = set(table.index.get_level_values("fit"))
+    for name, fit in fits.items():
+        if reference is None or name == reference:
+            rows = table.loc[name] if name in names else table.iloc[:0].droplevel("fit")
+            found[name] = judge_alone(fit, rows, spots.get(name))
+    if reference is not None:
+        trouble = reference_trouble(
+            fits[reference], table.loc[reference] if reference in names else table.iloc[:0]
+        )
+        own = found[reference][0]
+        if not trouble and own.level == "do_not_trust":
+            trouble = own.sentence
+        for name, fit in fits.items():
+            if name != reference:
+                found[name] = judge(name, fit, table, reference, trouble)
+    return {n: found[n][0] for n in fits}, {n: found[n][1] for n in fits}
 
 
 # ---- checks and symmetries -----------------------------------------------------------------------
@@ -213,13 +283,24 @@ def _check_same(first_name: str, first: Fit, name: str, fit: Fit) -> None:
         )
 
 
-def _common_reference(fits: Mapping[str, Fit], reference: str | None) -> Reference | None:
+def _common_reference(fits: Mapping[str, Fit], reference: str | None) -> Reference:
     """The order of labels and orientation of factors of the reference, else of the first chains."""
     with_draws = [f for f in fits.values() if not f.is_point]
     if not with_draws:
-        return None
+        return _order_of_a_point(fits[next(iter(fits))])
     chains = [f for f in with_draws if f.posterior.attrs.get("draws") == "chain"]
     return reference_of(fits[reference] if reference else (chains or with_draws)[0])
+
+
+def _order_of_a_point(fit: Fit) -> Reference:
+    """Where there are points only, they are brought to the labels and the orientation of the first."""
+    model, values = fit.model, {k: np.asarray(v)[None] for k, v in fit.params.items()}
+    labels = loadings = sds = None
+    if model.label_axes and set(model.label_axes) <= set(values):
+        labels = describe_labels(model.label_features(values))
+    if model.rotation is not None and model.rotation.by in values:
+        loadings, sds = values[model.rotation.by][0], column_sds(values, model.rotation)
+    return Reference(labels, loadings, sds)
 
 
 def _point_values(fit: Fit) -> dict[str, np.ndarray]:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ppl_lvm.core import Outcome
-
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
     from ppl_lvm.result import Fit
+
+
+_LEAST_WEIGHTS = 25
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,42 @@ def psis(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
         raise ValueError("log_weights: all are -inf, or some are NaN; the proposal misses the posterior.")
     if np.ptp(log_weights) < 1e-9:  # equal weights have no tail to fit, and need none
         return np.full(len(log_weights), -math.log(len(log_weights))), 0.0
-    with warnings.catch_warnings():
+    if len(log_weights) < _LEAST_WEIGHTS:  # no tail to fit, and no way to tell how long it is
+        return log_weights - np.logaddexp.reduce(log_weights), math.inf
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # arviz-stats warns of what k-hat itself reports
         # psislw takes the negated log weights (a log likelihood is what LOO's weights divide by)
         smoothed, khat = array_stats.psislw(-np.asarray(log_weights, dtype=float))
-    smoothed = np.asarray(smoothed) - np.logaddexp.reduce(np.asarray(smoothed))
-    return smoothed, float(khat)
+    smoothed = np.asarray(smoothed)
+    if np.isnan(smoothed).any():  # a tail so long that all but a few of its weights underflow has no fit
+        smoothed, khat = np.asarray(log_weights, dtype=float), math.inf
+    return smoothed - np.logaddexp.reduce(smoothed), float(khat)
 
 
-def khat(fit: Fit) -> float | None:
-    """k-hat of a fit's importance weights p / q; None where it has none."""
+def khat_limit(size: int) -> float:
+    """k-hat below which weights of ``size`` draws can be trusted, min(1 - 1 / log10(size), 0.7)."""
+    return min(1 - 1 / math.log10(size), 0.7) if size > 1 else -math.inf
+
+
+def log_weights(fit: Fit) -> np.ndarray | None:
+    """log p - log q (s,) of a fit's draws; None where it has none."""
     stats = fit.sample_stats
     if stats is None or "log_q" not in stats or "log_p" not in stats:
         return None
-    return psis((stats["log_p"] - stats["log_q"]).values.reshape(-1))[1]
+    out: np.ndarray = (stats["log_p"] - stats["log_q"]).values.reshape(-1)
+    return out
+
+
+def khat(fit: Fit) -> float | None:
+    """k-hat of a fit's importance weights p / q; None where it has none, infinite where none is finite.
+
+    Weights that are not a number count as zero.
+    """
+    found = log_weights(fit)
+    if found is None:
+        return None
+    found = np.where(np.isnan(found) | (found == np.inf), -np.inf, found)
+    return psis(found)[1] if np.isfinite(found).any() else math.inf
 
 
 def quantities(fit: Fit, *, invariants: bool = True) -> xr.Dataset:
@@ -131,11 +154,12 @@ def chain_moments(dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
             warnings.simplefilter("ignore")  # constant entries (a Cholesky factor's zeros) have no ESS
             mean_ess, sd_ess = ess(x, "mean"), ess(x, "sd")
             sd = x.std((0, 1), ddof=1)
+            fourth = ((x - x.mean((0, 1))) ** 4).mean((0, 1))
             out[str(name)] = {
                 "mean": x.mean((0, 1)),
                 "sd": sd,
                 "mcse_mean": sd / np.sqrt(mean_ess),
-                "mcse_sd": sd / np.sqrt(2 * sd_ess),
+                "mcse_sd": np.sqrt(np.maximum(fourth - sd**4, 0) / sd_ess) / (2 * sd),
                 "ess_bulk": ess(x, "bulk"),
                 "ess_tail": ess(x, "tail"),
                 "r_hat": _safe(array_stats.rhat(x, chain_axis=0, draw_axis=1)),
@@ -152,7 +176,7 @@ def _independent_moments(dataset: xr.Dataset) -> dict[str, dict[str, np.ndarray]
     for name, var in dataset.data_vars.items():
         x = var.transpose("chain", "draw", ...).values.reshape(-1, *var.shape[2:])
         s = len(x)
-        sd = x.std(0, ddof=1)
+        sd = x.std(0, ddof=min(1, s - 1))
         fourth = ((x - x.mean(0)) ** 4).mean(0)
         with np.errstate(all="ignore"):
             mcse_sd = np.sqrt(np.maximum(fourth - sd**4, 0) / s) / (2 * sd)
@@ -266,87 +290,3 @@ def entry_label(variable: xr.DataArray, index: tuple[int, ...]) -> str:
 
 def label(name: str, index: tuple[Any, ...]) -> str:
     return f"{name}[{', '.join(str(i) for i in index)}]" if index else name
-
-
-def diagnose(fit: Fit) -> list[Finding]:
-    """Findings about one fit, the most alarming first."""
-    found: list[Finding] = []
-    kind = fit.draws.attrs.get("draws") if fit.draws is not None else "point"
-    if kind == "chain":
-        found += _chain_findings(fit)
-    value = khat(fit)
-    if value is not None:
-        found.append(_khat_finding(value, fit))
-    if fit.status.outcome is Outcome.MAX_STEPS:
-        found.append(Finding("warning", "status", math.nan, str(fit.status)))
-    elif fit.status.outcome is Outcome.DEGENERATE:
-        found.append(Finding("error", "status", math.nan, str(fit.status)))
-    return by_alarm(found)
-
-
-def by_alarm(found: list[Finding]) -> list[Finding]:
-    """Findings, the most alarming first."""
-    order = {"error": 0, "warning": 1, "ok": 2}
-    return sorted(found, key=lambda f: order[f.level])
-
-
-def _chain_findings(fit: Fit) -> list[Finding]:
-    figures = moments(fit, quantities(fit))
-
-    def worst(name: str, pick: Any) -> float:
-        values = np.concatenate([np.ravel(f[name]) for f in figures.values()])
-        values = values[np.isfinite(values)]
-        return float(pick(values)) if values.size else math.nan
-
-    rhat, ess = worst("r_hat", np.max), min(worst("ess_bulk", np.min), worst("ess_tail", np.min))
-    chains = fit.posterior.sizes["chain"]
-    out = []
-    if chains > 1:
-        level: Any = "ok" if rhat <= 1.01 else "warning" if rhat <= 1.05 else "error"
-        out.append(
-            Finding(
-                level, "r_hat", rhat, f"largest R-hat {rhat:.3f} over {chains} chains (good: 1.01 or less)"
-            )
-        )
-    level = "ok" if ess >= 100 * chains else "warning" if ess >= 50 else "error"
-    out.append(
-        Finding(level, "ess", ess, f"smallest effective sample size {ess:.0f} (good: {100 * chains} or more)")
-    )
-    own = fit.groups.get("per_datum")
-    if chains > 1 and own is not None and "r_hat" in own:
-        out.append(_per_datum_finding(own))
-    divergences = int(fit.status.details.get("divergences", 0))
-    if divergences:
-        count = own.sizes[next(iter(own.sizes))] if own is not None else 1  # chains of each datum
-        share = divergences / (chains * count * fit.posterior.sizes["draw"])
-        level = "warning" if share < 0.01 else "error"
-        out.append(
-            Finding(
-                level, "divergences", divergences, f"{divergences} transitions diverged: raise target_accept"
-            )
-        )
-    return out
-
-
-def _per_datum_finding(own: xr.Dataset) -> Finding:
-    """How many data have chains that disagree, and which is the worst."""
-    rhat = own["r_hat"]
-    plate = rhat.dims[0]
-    bad = int((rhat > 1.01).sum())
-    at = int(np.argmax(rhat.values))
-    where = rhat[plate].values[at] if plate in rhat.coords else at
-    level: Any = "ok" if not bad else "warning" if float(rhat.max()) <= 1.05 else "error"
-    return Finding(
-        level,
-        "r_hat_per_datum",
-        bad,
-        f"{bad} of {rhat.size} data have R-hat above 1.01; the worst is {plate} {where} "
-        f"({float(rhat.max()):.3f})",
-    )
-
-
-def _khat_finding(value: float, fit: Fit) -> Finding:
-    size = fit.posterior.sizes["draw"] * fit.posterior.sizes["chain"]
-    limit = min(1 - 1 / math.log10(size), 0.7)
-    level: Any = "ok" if value < min(0.5, limit) else "warning" if value < limit else "error"
-    return Finding(level, "khat", value, f"PSIS k-hat {value:.2f} of weights p/q (good: below {limit:.2f})")

@@ -126,7 +126,7 @@ class Fit:
         the train/test gap where ``heldout`` data are given.
         """
         from ppl_lvm.amortised import is_amortised
-        from ppl_lvm.diagnostics import by_alarm, diagnose
+        from ppl_lvm.findings import by_alarm, diagnose
 
         found = diagnose(self)
         if not (self.is_point and is_amortised(self)):

@@ -47,7 +47,11 @@ def sample(
     with jax_session(problem.dtype):
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
-        points = start_points(problem, run, density, data, held, engine.num_chains)
+        num_starts = engine.num_starts or engine.num_chains
+        points = start_points(problem, run, density, data, held, num_starts)
+        points = jnp.tile(
+            points, (engine.num_chains // num_starts, 1)
+        )  # chain i begins at i modulo their number
         scales = curvature_scales(density, points[0], data, held)
         keys = jax.random.split(jax.random.key(run.word(23)), engine.num_chains)
         chains = _run_chains(

@@ -29,7 +29,8 @@ def sample(
     """Draws by site and statistics, each (chain, draw, ...); ``warmup_steps`` among them is (chain,)."""
     args = to_torch(problem.arguments)
     model = HoldParams({**problem.model.fixed_params, **params})(problem.model.pyro.model)
-    starts = starting_values(problem, run, engine.num_chains)
+    num_starts = engine.num_starts or engine.num_chains
+    starts = starting_values(problem, run, num_starts) * (engine.num_chains // num_starts)
     seeds = run.rng(7).integers(0, 2**31 - 1, engine.num_chains)
     total = (engine.num_warmup + engine.num_samples) * engine.num_chains
     chains = []

@@ -33,6 +33,9 @@ class NUTS(Engine):
         cannot be translated.
     num_warmup, num_samples, num_chains
         Adaptation steps (dropped) and kept draws of each chain, and the number of chains.
+    num_starts
+        Number of starting points, each shared by as many chains (a divisor of ``num_chains``): for many short
+        chains, whose agreement nested R-hat then tells. None: every chain has its own.
     target_accept
         Acceptance rate that step size adaptation aims at, in (0, 1).
     max_tree_depth
@@ -57,6 +60,7 @@ class NUTS(Engine):
     num_warmup: int = 1000
     num_samples: int = 1000
     num_chains: int = 4
+    num_starts: int | None = None
     target_accept: float = 0.8
     max_tree_depth: int = 10
     dense_mass: bool = False
@@ -72,10 +76,20 @@ class NUTS(Engine):
         check_count("num_samples", self.num_samples)
         check_count("num_chains", self.num_chains)
         check_count("max_tree_depth", self.max_tree_depth)
+        self._check_starts()
         check_fraction("target_accept", self.target_accept)
         check_flag("dense_mass", self.dense_mass)
         if self.by_datum is not None:
             check_flag("by_datum", self.by_datum)
+
+    def _check_starts(self) -> None:
+        if self.num_starts is None:
+            return
+        check_count("num_starts", self.num_starts, least=2)
+        if self.num_chains % self.num_starts:
+            raise ValueError(
+                f"num_starts: expected a divisor of num_chains ({self.num_chains}), got {self.num_starts}."
+            )
 
     def backend_for(self, problem: Problem) -> str:
         if self.backend != "auto":
