@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 10  # iterations before the first look at the clock; more while they are quick
 _LEAST = 50  # kept draws below which a chain counts as not finished
-_PRIOR = 128  # draws of the prior to choose among
+_PRIOR = 512  # draws of the prior to choose among
 _WIDER = 3.0  # overdispersion of starts taken from a fit
 
 
