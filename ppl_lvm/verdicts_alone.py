@@ -47,7 +47,25 @@ def judge_alone(fit: Fit, rows: pd.DataFrame, spot: SpotResult | None) -> tuple[
         each[q], gaps[q], used = _weighed(q, own.get(q), outside[q], spot, z, fit, found)
         by_spot |= used
     against = " of the short chains" if by_spot else ""
-    return overall(each, gaps, against, fit.is_point), each
+    verdict = overall(each, gaps, against, fit.is_point)
+    return verdict, _unmatched(fit, verdict, each)
+
+
+def _unmatched(fit: Fit, verdict: Verdict, each: dict[str, Verdict]) -> dict[str, Verdict]:
+    """A point that lies off the posterior may be matched with the chains' labels in more than one way.
+
+    So its labelled quantities are trusted only where the point as a whole is.
+    """
+    axes = fit.model.label_axes or {}
+    if not fit.is_point or verdict.level != "do_not_trust":
+        return each
+    why = f"its labels may be matched otherwise, for {verdict.quantity or 'another quantity'} is off"
+    return {
+        q: Verdict("inconclusive", q, v.value, why)
+        if v.level in ("means_only", "means_and_spreads") and q.partition("[")[0] in axes
+        else v
+        for q, v in each.items()
+    }
 
 
 def _settles(finding: Finding, fit: Fit) -> bool:
