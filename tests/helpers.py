@@ -269,7 +269,7 @@ TINY_ENGINES: dict[str, Engine] = {
     "AIS": AIS(num_particles=100, num_temperatures=1000),
     "MAP": MAP(num_init=2, max_iter=300),
     "Laplace-pyro": Laplace(backend="pyro", num_init=1, num_draws=60),
-    "Pathfinder": Pathfinder(num_paths=2, num_samples=60, max_iter=30),
+    "Pathfinder": Pathfinder(num_paths=4, num_samples=400, max_iter=60),
 }
 
 

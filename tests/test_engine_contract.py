@@ -98,6 +98,12 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "window": [9, 0, 10.5],
         "tolerance": [0.0, -1.0, np.nan],
         "early_stop": ["no", 2, None],
+        "schedule": ["step", None],
+        "warmup_steps": [-1, 2.5],
+        "validation": [1.0, -0.1, "tenth"],
+        "patience": [0, 2.5],
+        "checkpoint": [3, True],
+        "checkpoint_every": [0, 1.5],
     },
     ImportanceSampling: {
         "num_samples": [0, 5, 100.0, True, None],

@@ -30,7 +30,7 @@ CHOSEN = [
 
 
 def test_the_lists_are_not_empty() -> None:
-    assert {type(case.make()).__name__ for case in CHOSEN} == set(models.__all__)
+    assert {type(case.make()).__name__ for case in CHOSEN} == set(models.__all__) - {"VAE"}
     assert {type(engine).__name__ for engine in ENGINES.values()} == {
         "EM",
         "SVI",

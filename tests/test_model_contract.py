@@ -28,7 +28,7 @@ def agree(a: Any, b: Any) -> None:
 
 def test_every_model_has_cases() -> None:
     assert len(models.__all__) >= 1
-    assert set(MODEL_CASES) == set(models.__all__)
+    assert set(MODEL_CASES) == set(models.__all__) - {"VAE"}  # params and no globals: tests/test_vae.py
     assert all(len(cases) >= 1 for cases in MODEL_CASES.values())
     for name, cases in MODEL_CASES.items():
         assert all(type(case.make()).__name__ == name for case in cases)

@@ -90,7 +90,7 @@ def funnel(y: Any) -> None:
 
 
 def test_every_model_has_a_case() -> None:
-    assert set(CASES) == set(models.__all__)
+    assert set(CASES) == set(models.__all__) - {"VAE"}  # its weights have no prior to simulate from
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,7 +244,7 @@ class SVI(Engine):
             from ppl_lvm.engines._jax_svi import run_svi
         else:
             from ppl_lvm.engines._pyro_svi import run_svi
-        return run_svi(engine, problem, run)
+        return dataclasses.replace(run_svi(engine, problem, run), engine=self)
 
 
 __all__ = ["ELBO", "FAMILY_NAMES", "SVI", "Annealing", "Renyi"]

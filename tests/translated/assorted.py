@@ -144,7 +144,9 @@ def _answers() -> dict[str, Any]:
 
 
 @zoo(
-    _answers, "2PL with guessing: long format, a hierarchical prior of items by a Cholesky factor, log space"
+    _answers,
+    "2PL with guessing: long format, a hierarchical prior of items by a Cholesky factor, log space",
+    baked=("person", "item"),
 )
 def three_parameter_items(person: Any, item: Any, y: Any) -> None:
     num_people, num_items = int(person.max()) + 1, int(item.max()) + 1
