@@ -120,6 +120,8 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "dense_mass": ["yes", 2, None],
         "kernel": ["hmc", None],
         "chain_method": ["parallel", None],
+        "num_starts": [1, 3, 2.5, "two"],
+        "by_datum": ["yes", 2],
     },
     SMC: {
         "backend": ["pyro", "jax", None],
