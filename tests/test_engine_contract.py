@@ -149,8 +149,17 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "history": [0, 2.5],
         "num_elbo_draws": [0, 2.5],
     },
-    ELBO: {"num_particles": [0, 1.5, None], "estimator": ["iwae", None]},
-    Renyi: {"alpha": [1, 1.0, np.nan, np.inf, "0", None, True], "num_particles": [0, 1, 2.5]},
+    ELBO: {
+        "num_particles": [0, 1.5, None],
+        "estimator": ["iwae", None],
+        "beta": [-1.0, np.nan, "warm"],
+        "free_bits": [-0.1, np.inf, None],
+    },
+    Renyi: {
+        "alpha": [1, 1.0, np.nan, np.inf, "0", None, True],
+        "num_particles": [0, 1, 2.5],
+        "gradient": ["dreg", None],
+    },
 }
 
 
