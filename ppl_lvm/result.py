@@ -154,7 +154,11 @@ class Fit:
         return predict_proba(self, data)
 
     def transform(self, data: Any = None, *, return_std: bool = False) -> Any:
-        """Posterior mean of the continuous local latents, (n, q); with ``return_std`` (mean, sd)."""
+        """Posterior mean of the continuous local latents, (n, q); with ``return_std`` (mean, sd).
+
+        Models with networks: of the encoder's q(z | x), in closed form for Gaussians; for flows from 200
+        draws, so that a mean has the standard error sd / sqrt(200).
+        """
         from ppl_lvm.predictive import transform
 
         mean, sd = transform(self, data)

@@ -52,12 +52,13 @@ def with_values(fit: Fit, values: dict[str, np.ndarray]) -> Fit:
     return dataclasses.replace(fit, draws=new)
 
 
-def same_tables(first: Fit, fit: Fit, changed: Fit) -> None:
+def same_tables(first: Fit, fit: Fit, changed: Fit, ties: float) -> None:
+    """``ties`` is how far figures by ranks may lie apart: nothing where draws come back bit for bit."""
     a, b = (lvm.compare({"ref": first, "x": x}, reference="ref", spot_check=False) for x in (fit, changed))
     ranked = [c for c in RANKED if c in a.table]
     rest = a.table.columns.difference(ranked)
     pd.testing.assert_frame_equal(a.table[rest], b.table[rest], rtol=1e-6, atol=1e-8)
-    pd.testing.assert_frame_equal(a.table[ranked], b.table[ranked], rtol=0.05, atol=1e-3)
+    pd.testing.assert_frame_equal(a.table[ranked], b.table[ranked], rtol=ties, atol=1e-9)
     assert a.verdicts["x"].level == b.verdicts["x"].level
 
 
@@ -73,7 +74,7 @@ def test_permuted_labels(by: str) -> None:
     changed = with_values(fit, permute(values, fit.model.label_axes, orders))
     moved = fit.posterior["loc"].values != changed.posterior["loc"].values
     assert moved.any()
-    same_tables(first, fit, changed)
+    same_tables(first, fit, changed, ties=1e-9)
 
 
 @pytest.mark.parametrize("collapsed", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -90,4 +91,4 @@ def test_turned_factors(by: str, collapsed: bool) -> None:
     assert found is not None
     changed = with_values(fit, rotation.turn(values, found, turns))
     assert np.abs(fit.posterior["loadings"].values - changed.posterior["loadings"].values).max() > 0.1
-    same_tables(first, fit, changed)
+    same_tables(first, fit, changed, ties=0.05)

@@ -117,10 +117,11 @@ def test_the_likelihood_is_scipys(name: str) -> None:
 
 @pytest.mark.parametrize("logit", [-30.0, -3.0, -0.011, -0.009, 0.0, 1e-5, 0.5, 8.0, 40.0])
 def test_the_continuous_bernoulli_integrates_to_one(logit: float) -> None:
+    import torch
+
     from ppl_lvm.models.vae._numpyro_parts import ContinuousBernoulli
     from ppl_lvm.models.vae._pyro_parts import ContinuousBernoulli as InTorch
 
-    torch = pytest.importorskip("torch")
     grid, weights = np.polynomial.legendre.leggauss(200)
     grid, weights = 0.5 * (grid + 1), 0.5 * weights
     with jax_session("float64"):

@@ -13,7 +13,7 @@ from jax import lax
 
 from ppl_lvm.backends._numpyro import cached, signature
 from ppl_lvm.backends._numpyro_amortised import programs_of
-from ppl_lvm.backends.amortised import Arrays, Bounds, Moments, Rows, blocks_of
+from ppl_lvm.backends.amortised import Arrays, Bounds, Moments, Rows, blocks_of, joined
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem
 
@@ -33,8 +33,7 @@ class JaxEvaluator:
             return self.programs.moments(params, key, data)
 
         parts = list(self._over("moments", run, params, data, seed, block))
-        sites = parts[0]
-        return {n: tuple(np.concatenate([p[n][i] for p in parts]) for i in range(2)) for n in sites}  # type: ignore[misc]  # a pair
+        return joined(parts)
 
     def draw(self, params: Arrays, data: Rows, num: int, seed: int, block: int) -> Arrays:
         def run(params: Any, key: Any, data: Any) -> Any:
@@ -114,7 +113,7 @@ class JaxEvaluator:
             return self.programs.observed(params, key, both["data"], both["values"])
 
         parts = list(self._over("observed", run, params, {"data": data, "values": values}, seed, block))
-        return {n: tuple(np.concatenate([p[n][i] for p in parts]) for i in range(2)) for n in parts[0]}  # type: ignore[misc]  # a pair
+        return joined(parts)
 
     def terms_at(
         self, params: Arrays, data: Rows, values: Arrays

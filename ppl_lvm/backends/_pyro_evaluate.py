@@ -14,7 +14,7 @@ import torch
 
 from ppl_lvm.backends._pyro_amortised import AmortisedPrograms
 from ppl_lvm.backends._pyro_trace import HoldParams, to_torch
-from ppl_lvm.backends.amortised import Arrays, Bounds, Moments, Rows, blocks_of
+from ppl_lvm.backends.amortised import Arrays, Bounds, Moments, Rows, blocks_of, joined
 from ppl_lvm.backends.session import torch_session
 from ppl_lvm.core import Problem
 
@@ -27,7 +27,7 @@ class TorchEvaluator:
 
     def moments(self, params: Arrays, data: Rows, seed: int, block: int) -> Moments:
         parts = list(self._over(self.programs.moments, params, data, seed, block))
-        return {n: tuple(_join([p[n][i] for p in parts]) for i in range(2)) for n in parts[0]}  # type: ignore[misc]  # a pair
+        return joined(parts)
 
     def draw(self, params: Arrays, data: Rows, num: int, seed: int, block: int) -> Arrays:
         rows = max(1, block // num)
@@ -81,7 +81,7 @@ class TorchEvaluator:
             return self.programs.observed(args, {k: v for k, v in both.items() if k not in names})
 
         parts = list(self._over(run, params, {**data, **values}, seed, block))
-        return {n: tuple(_join([p[n][i] for p in parts]) for i in range(2)) for n in parts[0]}  # type: ignore[misc]  # a pair
+        return joined(parts)
 
     def terms_at(
         self, params: Arrays, data: Rows, values: Arrays

@@ -7,7 +7,7 @@ Jacobian is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -87,6 +87,14 @@ class Evaluator(Protocol):
         self, params: Arrays, data: Rows, values: Arrays
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """log p(x | z), log p(z), log q(z | x) at latents (num, n, ...), (num, n) each."""
+
+
+def joined(parts: Sequence[Mapping[str, tuple[Any, Any]]]) -> Moments:
+    """Pairs by site of several blocks of rows as those of all rows."""
+    return {
+        n: (np.concatenate([p[n][0] for p in parts]), np.concatenate([p[n][1] for p in parts]))
+        for n in parts[0]
+    }
 
 
 def blocks_of(n: int, num: int, block: int) -> tuple[int, int, int]:
