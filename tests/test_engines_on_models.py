@@ -44,7 +44,7 @@ def test_the_lists_are_not_empty() -> None:
     }
 
 
-# A run is seconds of compilation. In the daily part every engine meets two models, and every model some engines.
+# A run is seconds of compilation. In the daily part each engine meets two models, each model a few engines.
 DAILY_MODELS, DAILY_ENGINES = ("poisson-k3-d2", "PPCA-q2-d4"), ("EM", "MAP", "NUTS-numpyro")
 
 
