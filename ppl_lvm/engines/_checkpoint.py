@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+_LOG = logging.getLogger("ppl_lvm")
 _NAME = "checkpoint.safetensors"
 
 
@@ -84,6 +86,18 @@ class Checkpoint:
             with contextlib.suppress(OSError):
                 fresh.unlink()
             raise
+
+
+def save_or_warn(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+    """Save; where that fails (a full disk), say so in the log and let the run go on."""
+    try:
+        checkpoint.save(arrays, record)
+    except OSError as error:
+        _LOG.warning(
+            "checkpoint: %s could not be written (%s); the previous one is whole, and the run goes on",
+            checkpoint.path,
+            error.strerror,
+        )
 
 
 def digest(values: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +17,15 @@ from pyro.poutine.guide import GuideMessenger
 
 from ppl_lvm.backends import _pyro_guide as guides
 from ppl_lvm.backends._pyro_density import EnumerateAll, log_density
-from ppl_lvm.backends._pyro_flow import pace
 from ppl_lvm.backends._pyro_surface import PyroSurface
 from ppl_lvm.backends._pyro_trace import HoldParams, ScalePlate, to_torch
 from ppl_lvm.backends._pyro_weights import Weights, choose_weights
 from ppl_lvm.core import Problem, Run, Status
-from ppl_lvm.engines._convergence import Watch
 from ppl_lvm.engines._laplace import fit_at
+from ppl_lvm.engines._pyro_steps import PyroStepper, clipped_adam
 from ppl_lvm.engines._start import starting_values
+from ppl_lvm.engines._steps import take_steps
 from ppl_lvm.engines._svi_result import svi_fit
-from ppl_lvm.progress import bar
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -141,22 +140,12 @@ def _optimise(
 ) -> tuple[Status, list[float]]:
     from ppl_lvm.engines.svi import ELBO
 
-    steps = engine.steps_for(problem)
     fixed = problem.model.fixed_params
     model = HoldParams(fixed)(EnumerateAll()(problem.model.pyro.model))
     if fixed:  # what is held is not the optimiser's to see
         model = poutine.block(model, hide_fn=lambda msg: msg["type"] == "param" and msg["name"] in fixed)
-    own_guide = guide
-    rate, decay = float(engine.learning_rate or 0.0), float(engine.learning_rate_decay or 1.0)
-
-    def settings(name: str) -> dict[str, Any]:
-        return {
-            "lr": rate * pace(own_guide, name),
-            "lrd": decay ** (1.0 / steps),
-            "clip_norm": engine.clip_norm,
-        }
-
-    optimiser = pyro.optim.ClippedAdam(settings)  # type: ignore[arg-type]  # a function by name works
+    optimiser = clipped_adam(engine, engine.steps_for(problem), guide)
+    loss = _objective(engine, problem, guide, args)
     if (
         engine.batch_size is not None
         and problem.data_plate is not None
@@ -167,44 +156,8 @@ def _optimise(
             ScalePlate(problem.data_plate, factor)(model),
             ScalePlate(problem.data_plate, factor)(guide),
         )
-    loss = _objective(engine, problem, guide, args)
     svi = PyroSVI(model, guide, optimiser, loss=loss)
-    watch = Watch(engine.window, engine.tolerance)
-    batches = _batches(engine, problem, args, run)
-    converged = False
-    with bar(steps, "SVI (Pyro)", run.progress) as tick:
-        for step in range(1, steps + 1):
-            value = svi.step(**next(batches))
-            _check_finite(value, step, engine)
-            watch.losses.append(value)
-            if step % engine.window == 0:
-                converged = watch.check()
-                tick(engine.window, f"bound {-np.mean(watch.losses[-engine.window :]):.2f} nats")
-                if converged and engine.early_stop:
-                    break
-    return watch.status(), watch.losses
-
-
-def _check_finite(value: float, step: int, engine: SVI) -> None:
-    if not np.isfinite(value):
-        raise ValueError(
-            f"SVI: the objective became {value} at step {step}; lower learning_rate (now "
-            f"{engine.learning_rate:g}), pass init=, or check the data's scale."
-        )
-
-
-def _batches(engine: SVI, problem: Problem, args: dict, run: Run) -> Iterator[dict]:
-    """Arguments of each step: all data, or rows drawn without replacement within an epoch."""
-    size, n = engine.batch_size, problem.num_data
-    if size is None or n is None:
-        while True:
-            yield args
-    rng = run.rng(3)
-    while True:
-        order = rng.permutation(n)
-        for first in range(0, n - size + 1, size):
-            rows = torch.from_numpy(order[first : first + size])
-            yield {k: v[rows] if k in problem.batched else v for k, v in args.items()}
+    return take_steps(engine, problem, run, PyroStepper(engine, problem, run, svi, args), "Pyro")
 
 
 def _objective(engine: SVI, problem: Problem, guide: Callable[..., Any], args: dict) -> Any:

@@ -67,7 +67,6 @@ def training_reason(engine: SVI, problem: Problem) -> str | None:
 _OFF: dict[str, Any] = {
     "validation": 0.0,
     "patience": None,
-    "checkpoint": None,
     "warmup_steps": 0,
     "schedule": "exponential",
 }

@@ -62,9 +62,9 @@ class SVI(Engine):
         Trainings by epochs: the share of rows held out, chosen by the seed, and for how many epochs their
         bound may fail to reach a new maximum before the run stops. The params of the best epoch are kept.
     checkpoint, checkpoint_every
-        Trainings by epochs: a folder for checkpoints, written every so many epochs. A run whose folder holds
-        a checkpoint of the same settings, data and seed goes on from it, to the same result as if it had not
-        been stopped.
+        A folder for checkpoints, written every so many blocks of ``window`` steps (trainings by epochs: every
+        so many epochs). A run whose folder holds a checkpoint of the same settings, program, data and seed
+        goes on from it, to the same result as if it had not been stopped.
     num_draws
         Independent draws of the fitted guide.
     window, tolerance, early_stop

@@ -1,0 +1,162 @@
+"""Blocks of SVI's optimiser steps as one compiled loop on a :class:`Density`, particles by vmap."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from ppl_lvm.backends._jax_guide import Guide
+from ppl_lvm.backends._jax_guides import guide_key
+from ppl_lvm.backends._numpyro import cached
+from ppl_lvm.backends.density import Density
+from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._batches import Batches
+from ppl_lvm.engines._checkpoint import Arrays
+from ppl_lvm.engines._interrupt import Interrupt
+from ppl_lvm.engines._jax_weights import is_split
+from ppl_lvm.engines._steps import check_same_params
+
+if TYPE_CHECKING:
+    from ppl_lvm.engines.svi import SVI
+
+_IN_USE: dict[str, Any] = {
+    "checkpoint": None,
+    "checkpoint_every": 1,
+    "num_draws": 2,
+    "early_stop": True,
+    "tolerance": 1.0,
+}
+
+
+class Trained(NamedTuple):
+    """What is optimised: the guide's params as the guide has them, the model's in unconstrained space."""
+
+    guide: Any
+    model: Any
+
+
+def constrained(density: Density, free: Any) -> dict[str, Any]:
+    return {name: density.params[name].constrain(value) for name, value in free.items()}
+
+
+class JaxStepper:
+    """See :class:`ppl_lvm.engines._steps.Stepper`; data stay on the device, params and state are donated."""
+
+    def __init__(
+        self, engine: SVI, problem: Problem, run: Run, density: Density, guide: Guide, data: Any
+    ) -> None:
+        self.data, self.key = data, jax.random.key(run.word(22))
+        free = {name: param.unconstrain(jnp.asarray(param.start)) for name, param in density.params.items()}
+        start = Trained(guide.init(jax.random.key(run.word(21))), free)
+        self.params = jax.tree_util.tree_map(jnp.array, start)  # copies: they are donated
+        optimiser = _optimiser(engine, engine.steps_for(problem))
+        self.state = optimiser.init(self.params)
+        self.longest, self.batches = engine.window, None
+        if engine.batch_size is not None and problem.num_data is not None:
+            self.batches = Batches(run.seed, problem.num_data, engine.batch_size)
+        settings = dataclasses.replace(engine, **_IN_USE)
+        own = (settings, guide_key(problem, engine.guide), problem.batched, problem.num_data)
+        self.block = cached(
+            ("svi", density.key, *own),
+            lambda: jax.jit(_block(engine, problem, density, guide, optimiser), donate_argnums=(0, 1)),
+        )
+
+    def steps(self, first: int, count: int, stop: Interrupt) -> np.ndarray:
+        del stop  # a compiled block is not interrupted; what was asked meanwhile is seen after it
+        order = None
+        if self.batches is not None:
+            rows = self.batches.rows(first, count)
+            order = jnp.asarray(np.pad(rows, ((0, self.longest - count), (0, 0))))
+        self.params, self.state, losses = self.block(
+            self.params, self.state, self.key, self.data, first, count, order
+        )
+        return np.asarray(losses)[:count]
+
+    def arrays(self) -> Arrays:
+        return {name: np.asarray(leaf) for name, leaf in _named((self.params, self.state)).items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        own = (self.params, self.state)
+        names = _named(own)
+        check_same_params(arrays, names, "")
+        leaves = [jnp.asarray(arrays[name]) for name in names]
+        self.params, self.state = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(own), leaves)
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def _optimiser(engine: SVI, steps: int) -> Any:
+    return optax.chain(
+        optax.clip_by_global_norm(engine.clip_norm),
+        optax.adam(optax.exponential_decay(engine.learning_rate, steps, engine.learning_rate_decay)),
+    )
+
+
+def _block(
+    engine: SVI, problem: Problem, density: Density, guide: Guide, optimiser: Any
+) -> Callable[..., Any]:
+    loss = _loss(engine, problem, density, guide)
+    batched = problem.batched
+
+    def block(params: Any, state: Any, key: Any, data: Any, first: Any, count: Any, order: Any) -> Any:
+        """One program for blocks of any length up to ``engine.window``."""
+
+        def step(i: Any, carry: Any) -> Any:
+            params, state, losses = carry
+            batch = data
+            if order is not None:
+                batch = {k: v[order[i]] if k in batched else v for k, v in data.items()}
+            value, slope = jax.value_and_grad(loss)(params, jax.random.fold_in(key, first + i), batch)
+            updates, state = optimiser.update(slope, state, params)
+            return optax.apply_updates(params, updates), state, losses.at[i].set(value)
+
+        losses = jnp.zeros(engine.window, jnp.dtype(problem.dtype))
+        return lax.fori_loop(0, count, step, (params, state, losses))
+
+    return block
+
+
+def _loss(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Callable[..., Any]:
+    from ppl_lvm.engines.svi import Renyi
+
+    objective = engine.objective
+    scale = 1.0 if engine.batch_size is None else problem.num_data / engine.batch_size  # type: ignore[operator]
+    power: Any = 1.0 - objective.alpha if isinstance(objective, Renyi) else None
+    all_local = is_split(problem, density, guide)
+
+    def terms(params: Any, key: Any, data: Any) -> tuple[Any, Any]:
+        z, (q_rest, q_local) = guide.draw(params.guide, key, data)
+        rest, per_datum = density.log_joint(z, data, constrained(density, params.model))
+        return rest - q_rest, _difference(per_datum, q_local)
+
+    def spread(weights: Any) -> Any:
+        count = weights.shape[0]
+        return (jax.scipy.special.logsumexp(power * weights, axis=0) - jnp.log(count)) / power
+
+    def loss(params: Any, key: Any, data: Any) -> Any:
+        keys = jax.random.split(key, objective.num_particles)
+        rest, local = jax.vmap(lambda k: terms(params, k, data))(keys)
+        if power is None:
+            return -(rest + scale * local.sum(-1)).mean()
+        if all_local:  # each datum has a bound of its own, and the batch's scale lies outside the logarithm
+            return -(rest[0] + scale * spread(local).sum())
+        return -spread(rest + local.sum(-1))
+
+    return loss
+
+
+def _difference(per_datum: Any, q_local: Any) -> Any:
+    """Per-datum log weights; (1,) of zero where the density cannot split."""
+    if per_datum is None:
+        return jnp.zeros(1)
+    return per_datum if q_local is None else per_datum - q_local
