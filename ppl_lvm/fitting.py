@@ -65,7 +65,8 @@ def fit(
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed: expected a non-negative integer, got {seed!r}.")
     with random_states_restored():
-        problem = prepare(model, data, dims=dims, coords=coords, dtype=dtype)
+        batches = getattr(engine, "batch_size", None) is not None
+        problem = prepare(model, data, dims=dims, coords=coords, dtype=dtype, few_rows=batches)
         reason = engine.check(problem)
         if reason:
             raise ValueError(f"{type(engine).__name__}: {reason}.")
@@ -88,8 +89,12 @@ def prepare(
     coords: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     fitting: bool = True,
+    few_rows: bool = False,
 ) -> Problem:
-    """Bind data to a model, fill in what depends on them, and trace the program."""
+    """Bind data to a model, fill in what depends on them, and trace the program.
+
+    ``few_rows`` (for engines that take minibatches) traces it at a few rows where there are many.
+    """
     if dtype not in (None, *_DTYPES):
         raise ValueError(f"dtype: expected one of {_DTYPES} or None, got {dtype!r}.")
     bound_model = as_model(model)
@@ -100,7 +105,7 @@ def prepare(
     if resolved.held_sites:
         base: Any = resolved
         base.check_held(_trace(base.base, arguments, chosen))
-    sites = _trace(resolved, arguments, chosen)
+    sites = _trace(resolved, arguments, chosen, few_rows=few_rows)
     networks = dtype is None and resolved.default_dtype is None
     if networks and any("$$$" in s.name for s in sites.values() if s.kind == "param"):
         chosen = "float32"
@@ -118,14 +123,22 @@ def engines_for(model: Any, data: Any) -> dict[str, str | None]:
         return {name: kind().check(problem) for name, kind in found.items() if issubclass(kind, Engine)}
 
 
-def _trace(model: AbstractModel, arguments: Mapping[str, Any], dtype: str) -> dict[str, Site]:
+def _trace(
+    model: AbstractModel, arguments: Mapping[str, Any], dtype: str, *, few_rows: bool = False
+) -> dict[str, Site]:
+    from ppl_lvm.backends._few_rows import sites_from_few_rows
     from ppl_lvm.backends._pyro_trace import trace_sites
 
     key = _trace_key(model, arguments, dtype)
     if key is not None and key in _TRACED:
         return _TRACED[key]
     with torch_session(0, dtype):
-        sites = trace_sites(model, arguments, model.describe())
+        few = (
+            sites_from_few_rows(model, arguments, lambda a: trace_sites(model, a, model.describe()))
+            if (few_rows)
+            else None
+        )
+        sites = few or trace_sites(model, arguments, model.describe())
     if key is not None:
         if len(_TRACED) >= 64:
             _TRACED.clear()
@@ -236,6 +249,7 @@ def _checked_at_draws(problem: Problem, result: Fit) -> Fit:
     """A translated program is compared with Pyro again where it matters, at draws of the posterior."""
     if result.backend != "numpyro" or result.draws is None or "translated" not in problem.notes:
         return result
+    problem = problem.notes.get("first_rows", problem)  # where a minibatch run was translated and checked
     from ppl_lvm.backends.translate import NUM_DRAWS_CHECKED, check_draws
     from ppl_lvm.result import flat_draws
 

@@ -20,7 +20,7 @@ from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._batches import Batches
 from ppl_lvm.engines._checkpoint import Arrays
 from ppl_lvm.engines._interrupt import Interrupt
-from ppl_lvm.engines._jax_weights import is_split
+from ppl_lvm.engines._jax_weights import is_split, split_log_joint
 from ppl_lvm.engines._steps import check_same_params
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _optimiser(engine: SVI, steps: int) -> Any:
 def _block(
     engine: SVI, problem: Problem, density: Density, guide: Guide, optimiser: Any
 ) -> Callable[..., Any]:
-    loss = _loss(engine, problem, density, guide)
+    loss = loss_of(engine, problem, density, guide)
     batched = problem.batched
 
     def block(params: Any, state: Any, key: Any, data: Any, first: Any, count: Any, order: Any) -> Any:
@@ -126,17 +126,19 @@ def _block(
     return block
 
 
-def _loss(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Callable[..., Any]:
+def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Callable[..., Any]:
+    """(params, key, batch) -> the negative bound; of all data, from a batch of them."""
     from ppl_lvm.engines.svi import Renyi
 
     objective = engine.objective
     scale = 1.0 if engine.batch_size is None else problem.num_data / engine.batch_size  # type: ignore[operator]
     power: Any = 1.0 - objective.alpha if isinstance(objective, Renyi) else None
     all_local = is_split(problem, density, guide)
+    split = split_log_joint(density) if engine.batch_size is not None else density.log_joint
 
     def terms(params: Any, key: Any, data: Any) -> tuple[Any, Any]:
         z, (q_rest, q_local) = guide.draw(params.guide, key, data)
-        rest, per_datum = density.log_joint(z, data, constrained(density, params.model))
+        rest, per_datum = split(z, data, constrained(density, params.model))
         return rest - q_rest, _difference(per_datum, q_local)
 
     def spread(weights: Any) -> Any:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._rows import take
 
 Start = dict[str, np.ndarray]
+_ENOUGH = 20_000  # rows
 
 
 def starting_values(problem: Problem, run: Run, num: int = 1) -> list[Start]:
@@ -29,7 +31,16 @@ def _from_model(problem: Problem, run: Run, num: int) -> list[Start]:
     make = getattr(exact, "initial_values", None)
     if make is None or _covers_all(problem, run.init):
         return [{} for _ in range(num)]
-    return [make(problem.arguments, run.rng(1000 + i)) for i in range(num)]
+    return [make(_some_rows(problem, run), run.rng(1000 + i)) for i in range(num)]
+
+
+def _some_rows(problem: Problem, run: Run) -> Mapping[str, Any]:
+    """The arguments at rows enough for a start: clustering millions would take longer than the fit."""
+    n = problem.num_data
+    if n is None or n <= _ENOUGH or not problem.batched:
+        return problem.arguments
+    rows = np.sort(run.rng(998).choice(n, _ENOUGH, replace=False))
+    return take(problem.arguments, problem.batched, rows)
 
 
 def _covers_all(problem: Problem, init: Any) -> bool:

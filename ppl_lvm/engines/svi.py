@@ -19,6 +19,7 @@ from ppl_lvm.engines._checks import (
     no_observed,
     unsummable,
 )
+from ppl_lvm.engines._rows import first_rows
 from ppl_lvm.engines._schedules import SCHEDULES
 from ppl_lvm.engines.objectives import ELBO, Annealing, Renyi
 from ppl_lvm.families import FAMILY_NAMES, Flow, LowRank
@@ -149,8 +150,8 @@ class SVI(Engine):
             or self._params_on_jax(problem)
             or self._guide_on_jax(problem)
             or self._points_have_no_weights()
-            or backend_or_reason(self.backend, problem)
             or self._check_batches(problem)
+            or backend_or_reason(self.backend, first_rows(self, problem))
         )
 
     def _nothing_to_fit(self, problem: Problem) -> str | None:

@@ -1,0 +1,111 @@
+"""Draws of a JAX guide, weighed at all data in blocks of rows: memory does not grow with the data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl_lvm.backends._jax_guide import Guide
+from ppl_lvm.backends._jax_guides import guide_key
+from ppl_lvm.backends._numpyro import cached
+from ppl_lvm.backends.density import Density
+from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._jax_steps import loss_of
+from ppl_lvm.engines._jax_weights import split_log_joint
+from ppl_lvm.engines._rows import Blocks, take
+from ppl_lvm.engines._svi_result import Drawn
+
+if TYPE_CHECKING:
+    from ppl_lvm.engines.svi import SVI
+
+
+def draws_in_blocks(
+    engine: SVI,
+    problem: Problem,
+    run: Run,
+    density: Density,
+    guide: Guide,
+    params: Any,
+    data: Any,
+    held: Any,
+    blocks: Blocks,
+) -> Drawn:
+    """All draws with log q, the first of them with log p."""
+    key = ("blocks", density.key, guide_key(problem, engine.guide))
+    draw, outside, inside, at = cached(key, lambda: _compile(density, guide))
+    few = take(data, problem.batched, slice(0, blocks.size))
+    z, values, log_q = draw(
+        params, jax.random.split(jax.random.key(run.word(24)), engine.num_draws), few, held
+    )
+    first = {k: v[: blocks.draws] for k, v in z.items()}
+    log_p = np.asarray(outside(first, few, held), dtype=float)
+    for begin in range(0, problem.num_data or 0, blocks.size):
+        block = take(data, problem.batched, slice(begin, begin + blocks.size))
+        log_p = log_p + np.asarray(inside(first, block, held))
+
+    def log_q_at(given: Any) -> np.ndarray:
+        return np.asarray(at(params, {k: jnp.asarray(v) for k, v in given.items()}, few, held))
+
+    return Drawn({k: np.asarray(v) for k, v in values.items()}, log_p, np.asarray(log_q), log_q_at)
+
+
+def batch_loss(
+    engine: SVI, problem: Problem, run: Run, density: Density, guide: Guide, params: Any, data: Any
+) -> Callable[[int, np.ndarray], float]:
+    """(number, rows) -> the negative bound of all data from these, at trained params."""
+    made: dict[int, Any] = {}
+    key = jax.random.key(run.word(25))
+
+    def loss(i: int, rows: np.ndarray) -> float:
+        size = len(rows)
+        if size not in made:
+            own = dataclasses.replace(engine, batch_size=size)
+            made[size] = jax.jit(loss_of(own, problem, density, guide))
+        return float(made[size](params, jax.random.fold_in(key, i), take(data, problem.batched, rows)))
+
+    return loss
+
+
+def outer_draws(
+    engine: SVI, problem: Problem, run: Run, density: Density, guide: Guide, params: Any, data: Any, held: Any
+) -> dict[str, np.ndarray]:
+    """Draws of the latents outside the data plate, from the guide at a few rows."""
+    names = [n for n in density.shapes if n not in density.local]
+    few = take(data, problem.batched, slice(0, engine.batch_size))
+
+    def one(key: Any) -> Any:
+        values = density.constrain(guide.draw(params, key, few)[0], few, held)
+        return {n: values[n] for n in names}
+
+    keys = jax.random.split(jax.random.key(run.word(24)), engine.num_draws)
+    return {n: np.asarray(v) for n, v in jax.jit(jax.vmap(one))(keys).items()} if names else {}
+
+
+def _compile(density: Density, guide: Guide) -> tuple[Any, Any, Any, Any]:
+    split = split_log_joint(density)
+
+    def draw(params: Any, key: Any, data: Any, held: Any) -> Any:
+        z, (log_q, _) = guide.draw(params, key, data)
+        return z, density.constrain(z, data, held), log_q - density.log_jacobian(z, data, held)
+
+    def outside(z: Any, data: Any, held: Any) -> Any:
+        return split(z, data, held)[0] - density.log_jacobian(z, data, held)
+
+    def inside(z: Any, data: Any, held: Any) -> Any:
+        return split(z, data, held)[1].sum()
+
+    def at(params: Any, values: Any, data: Any, held: Any) -> Any:
+        z = density.unconstrain(values, data, held)
+        return guide.log_prob(params, z, data) - density.log_jacobian(z, data, held)
+
+    return (
+        jax.jit(jax.vmap(draw, in_axes=(None, 0, None, None))),
+        jax.jit(jax.vmap(outside, in_axes=(0, None, None))),
+        jax.jit(jax.vmap(inside, in_axes=(0, None, None))),
+        jax.jit(jax.vmap(at, in_axes=(None, 0, None, None))),
+    )
