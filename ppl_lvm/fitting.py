@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ppl_lvm.backends._few_rows import at_all_rows, sites_from_few_rows
 from ppl_lvm.backends.session import random_states_restored, torch_session
 from ppl_lvm.core import AbstractModel, Engine, Outcome, Problem, Run, Site, Status, as_model
-from ppl_lvm.data import Data, cast, read_only
+from ppl_lvm.data import Data, cast, mapped_rows_kept, read_only
 from ppl_lvm.progress import wanted
 from ppl_lvm.result import Fit
+from ppl_lvm.streams import NotKept, as_stream, in_memory, named_batch
 
 _DTYPES = ("float32", "float64")
 
@@ -65,8 +67,7 @@ def fit(
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed: expected a non-negative integer, got {seed!r}.")
     with random_states_restored():
-        batches = getattr(engine, "batch_size", None) is not None
-        problem = prepare(model, data, dims=dims, coords=coords, dtype=dtype, few_rows=batches)
+        problem = _prepared(model, data, engine, {"dims": dims, "coords": coords, "dtype": dtype})
         reason = engine.check(problem)
         if reason:
             raise ValueError(f"{type(engine).__name__}: {reason}.")
@@ -78,7 +79,30 @@ def fit(
         result = _finish(_checked_at_draws(problem, result))
     meta = {**result.meta, **_meta(problem, result, int(seed)), "wall_seconds": seconds}
     meta |= {"translation": problem.notes["translation"]} if "translation" in problem.notes else {}
+    if "stream" in problem.notes:
+        gone = NotKept()
+        kept = dataclasses.replace(
+            problem, arguments=gone, data=dataclasses.replace(problem.data, values=gone)
+        )
+        result = dataclasses.replace(result, problem=kept)
     return dataclasses.replace(result, meta=meta)
+
+
+def _prepared(model: Any, data: Any, engine: Engine, settings: Mapping[str, Any]) -> Problem:
+    """The problem as an engine takes it: with all data in memory, or for one that takes batches of them."""
+    stream = as_stream(data)
+    if getattr(engine, "batch_size", None) is None:
+        if stream is not None:
+            raise ValueError(
+                f"{type(engine).__name__} with these settings needs all data at once, and a stream gives "
+                "batches of them; give an array, or use SVI(batch_size=...)."
+            )
+        return prepare(model, data, **settings)
+    if stream is not None:
+        batch = named_batch(stream.first(), as_model(model))
+        return at_all_rows(prepare(model, batch, **settings), stream)
+    with mapped_rows_kept(not as_model(model).trains_by_epochs):
+        return prepare(model, data, few_rows=True, **settings)
 
 
 def prepare(
@@ -126,19 +150,17 @@ def engines_for(model: Any, data: Any) -> dict[str, str | None]:
 def _trace(
     model: AbstractModel, arguments: Mapping[str, Any], dtype: str, *, few_rows: bool = False
 ) -> dict[str, Site]:
-    from ppl_lvm.backends._few_rows import sites_from_few_rows
     from ppl_lvm.backends._pyro_trace import trace_sites
 
     key = _trace_key(model, arguments, dtype)
     if key is not None and key in _TRACED:
         return _TRACED[key]
     with torch_session(0, dtype):
-        few = (
-            sites_from_few_rows(model, arguments, lambda a: trace_sites(model, a, model.describe()))
-            if (few_rows)
-            else None
-        )
-        sites = few or trace_sites(model, arguments, model.describe())
+
+        def traced(given: Mapping[str, Any]) -> dict[str, Site]:
+            return trace_sites(model, in_memory(given, dtype), model.describe())
+
+        sites = (sites_from_few_rows(model, arguments, traced) if few_rows else None) or traced(arguments)
     if key is not None:
         if len(_TRACED) >= 64:
             _TRACED.clear()

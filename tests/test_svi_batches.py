@@ -117,12 +117,15 @@ def jax_slopes(problem: Any, engine: SVI) -> Any:
         guide = build_guide(problem, density, engine.guide, {}, jnp.full(density.size, 0.3))
         params = Trained(guide.init(jax.random.key(0)), {})
 
+    settings = {False: dataclasses.replace(engine, batch_size=None), True: engine}
+    at_rows = {
+        k: jax.jit(jax.value_and_grad(loss_of(e, problem, density, guide))) for k, e in settings.items()
+    }
+
     def at(rows: np.ndarray | None) -> tuple[float, np.ndarray]:
         with jax_session("float64"):
-            own = engine if rows is not None else dataclasses.replace(engine, batch_size=None)
             batch = data if rows is None else _rows.take(data, problem.batched, rows)
-            loss = loss_of(own, problem, density, guide)
-            value, slope = jax.value_and_grad(loss)(params, jax.random.key(5), batch)
+            value, slope = at_rows[rows is not None](params, jax.random.key(5), batch)
             return float(value), np.asarray(jax.flatten_util.ravel_pytree(slope)[0])
 
     return at
@@ -187,27 +190,27 @@ def exact_line(data: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return np.linalg.solve(precision, design.T @ data["y"] / NOISE**2), precision
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["numpyro", pytest.param("pyro", marks=pytest.mark.slow)])
 def test_the_optimum_is_that_of_all_data(backend: str) -> None:
     """Mean field at the optimum: the exact mean, variances 1 / precision; the error is that over seeds."""
     data = line(400)
     mean, precision = exact_line(data)
-    seeds = range(6 if backend == "numpyro" else 3)
-    settings = {"num_steps": 1500, "learning_rate_decay": 0.002, "early_stop": False, "num_draws": 2000}
-    engine = SVI(backend=backend, guide="mean_field", batch_size=40, **settings)
-    fits = [lvm.fit(regression, data, engine, seed=s) for s in seeds]
+    settings = {"num_steps": 6000, "learning_rate_decay": 0.002, "early_stop": False, "num_draws": 2000}
+    engine = SVI(
+        backend=backend, guide="mean_field", batch_size=100, objective=ELBO(num_particles=4), **settings
+    )
+    fits = [lvm.fit(regression, data, engine, seed=s) for s in range(5 if backend == "numpyro" else 3)]
     draws = [np.stack([f.posterior["a"].values[0], f.posterior["b"].values[0, :, 0]], 1) for f in fits]
     sd = 1 / np.sqrt(np.diag(precision))
-    found = (np.stack([d.mean(0) for d in draws]) - mean) / sd
-    widest = stats.t.ppf(0.9999, len(found) - 1)  # four comparisons, of few seeds
-    assert_within(found.mean(0), 0.0, found.std(0, ddof=1) / np.sqrt(len(found)), widest)
-    assert np.abs(found).max() < 0.5  # and none is far off
-    ratio = np.stack([np.log(d.std(0)) for d in draws]) - np.log(sd)
-    assert np.abs(ratio).max() < 0.15
+    means = (np.stack([d.mean(0) for d in draws]) - mean) / sd
+    widths = np.stack([np.log(d.std(0)) for d in draws]) - np.log(sd)
+    widest = stats.t.ppf(0.9999, len(fits) - 1)  # four comparisons, of few seeds
+    for found in (means, widths):
+        assert_within(found.mean(0), 0.0, found.std(0, ddof=1) / np.sqrt(len(fits)), widest)
+        assert np.abs(found).max() < 0.25  # and none is far off
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["GaussianMixture", "regression"])
+@pytest.mark.parametrize(("name", "backend"), [("GaussianMixture", "pyro"), ("regression", "numpyro")])
 def test_weights_in_blocks_are_those_at_once(name: str, backend: str, monkeypatch: Any) -> None:
     model, data = CASES[name]
     engine = SVI(backend=backend, batch_size=B, num_steps=30, window=10, num_draws=100, early_stop=False)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_lvm.core import AbstractModel, Plate, Site
+from ppl_lvm.core import AbstractModel, Plate, Problem, Site
+from ppl_lvm.streams import Stream
 
 MANY = 20_000  # rows beyond which a program is not traced at all of them
 _FEW = (31, 37)
@@ -36,6 +37,39 @@ def sites_from_few_rows(model: AbstractModel, arguments: Mapping[str, Any], trac
     if None in sites.values() or not any(p.size == n for s in sites.values() if s for p in s.plates):
         return None
     return {name: site for name, site in sites.items() if site is not None}
+
+
+def at_all_rows(first: Problem, stream: Stream) -> Problem:
+    """The problem of a stream, from that at its first batch: sizes as of all data; ``notes`` hold both."""
+    if first.num_data is None or not first.batched:
+        raise ValueError(
+            f"data: {first.model.describe()} has no data plate with arguments along it, which a stream needs."
+        )
+    n = stream.num_data
+    if n < first.num_data:
+        raise ValueError(f"num_data: {n} are fewer than the first batch has ({first.num_data}).")
+    first.notes.update(stream=stream, first_rows=first)
+    sites = {name: resized(site, str(first.data_plate), n) for name, site in first.sites.items()}
+    return dataclasses.replace(first, sites=sites, num_data=n)
+
+
+def without_rows(problem: Problem) -> Problem:
+    """For what does not hang on the data: a minibatch run's problem at its first rows, where all are many."""
+    few = problem.notes.get("first_rows")
+    many = "stream" in problem.notes or (problem.num_data or 0) > MANY
+    return few if few is not None and many else problem
+
+
+def resized(site: Site, plate: str, count: int) -> Site:
+    """A site with another number of data."""
+    frame = next((p for p in site.plates if p.name == plate), None)
+    if frame is None or frame.dim is None:
+        return site
+    plates = tuple(Plate(p.name, p.dim, count) if p.name == plate else p for p in site.plates)
+    shape, at = list(site.shape), len(site.batch_shape) + frame.dim
+    if at >= 0 and shape[at] == frame.size:
+        shape[at] = count
+    return dataclasses.replace(site, shape=tuple(shape), plates=plates)
 
 
 def _along_rows(model: AbstractModel, arguments: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from ppl_lvm.streams import in_blocks
+
 Arrays = dict[str, np.ndarray]
 _LOG = logging.getLogger("ppl_lvm")
 _NAME = "checkpoint.safetensors"
@@ -107,7 +109,8 @@ def digest(values: Mapping[str, Any]) -> str:
         found.update(name.encode())
         if isinstance(value, np.ndarray):
             found.update(f"{value.dtype} {value.shape}".encode())
-            found.update(np.ascontiguousarray(value).view(np.uint8).data)
+            for block in in_blocks(value) if isinstance(value, np.memmap) else (value,):
+                found.update(np.ascontiguousarray(block).view(np.uint8).data)
         else:
             found.update(repr(value).encode())
     return found.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,7 +17,8 @@ from ppl_lvm.backends.density import Density
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._jax_steps import loss_of
 from ppl_lvm.engines._jax_weights import split_log_joint
-from ppl_lvm.engines._rows import Blocks, take
+from ppl_lvm.engines._rows import take
+from ppl_lvm.engines._sources import Source
 from ppl_lvm.engines._svi_result import Drawn
 
 if TYPE_CHECKING:
@@ -31,21 +32,20 @@ def draws_in_blocks(
     density: Density,
     guide: Guide,
     params: Any,
-    data: Any,
+    few: Any,
     held: Any,
-    blocks: Blocks,
+    num: int,
+    blocks: Callable[[], Iterable[Any]],
 ) -> Drawn:
-    """All draws with log q, the first of them with log p."""
+    """All draws with log q, the first ``num`` of them with log p."""
     key = ("blocks", density.key, guide_key(problem, engine.guide))
     draw, outside, inside, at = cached(key, lambda: _compile(density, guide))
-    few = take(data, problem.batched, slice(0, blocks.size))
     z, values, log_q = draw(
         params, jax.random.split(jax.random.key(run.word(24)), engine.num_draws), few, held
     )
-    first = {k: v[: blocks.draws] for k, v in z.items()}
+    first = {k: v[:num] for k, v in z.items()}
     log_p = np.asarray(outside(first, few, held), dtype=float)
-    for begin in range(0, problem.num_data or 0, blocks.size):
-        block = take(data, problem.batched, slice(begin, begin + blocks.size))
+    for block in blocks():
         log_p = log_p + np.asarray(inside(first, block, held))
 
     def log_q_at(given: Any) -> np.ndarray:
@@ -54,19 +54,30 @@ def draws_in_blocks(
     return Drawn({k: np.asarray(v) for k, v in values.items()}, log_p, np.asarray(log_q), log_q_at)
 
 
+def row_blocks(
+    problem: Problem, size: int, data: Any, source: Source | None
+) -> Callable[[], Iterable[dict[str, Any]]]:
+    """Passes over all rows, as arguments of the programs on the device."""
+    if source is None:
+        begins = range(0, problem.num_data or 0, size)
+        return lambda: (take(data, problem.batched, slice(i, i + size)) for i in begins)
+    return lambda: (
+        {**data, **{k: jnp.asarray(block[k]) for k in problem.batched}} for block in source.blocks(size)
+    )
+
+
 def batch_loss(
-    engine: SVI, problem: Problem, run: Run, density: Density, guide: Guide, params: Any, data: Any
-) -> Callable[[int, np.ndarray], float]:
-    """(number, rows) -> the negative bound of all data from these, at trained params."""
+    engine: SVI, problem: Problem, run: Run, density: Density, guide: Guide, params: Any
+) -> Callable[[int, int, Any], float]:
+    """(number, rows, batch) -> the negative bound of all data from these, at trained params."""
     made: dict[int, Any] = {}
     key = jax.random.key(run.word(25))
 
-    def loss(i: int, rows: np.ndarray) -> float:
-        size = len(rows)
-        if size not in made:
-            own = dataclasses.replace(engine, batch_size=size)
-            made[size] = jax.jit(loss_of(own, problem, density, guide))
-        return float(made[size](params, jax.random.fold_in(key, i), take(data, problem.batched, rows)))
+    def loss(number: int, rows: int, batch: Any) -> float:
+        if rows not in made:
+            own = dataclasses.replace(engine, batch_size=rows)
+            made[rows] = jax.jit(loss_of(own, problem, density, guide))
+        return float(made[rows](params, jax.random.fold_in(key, number), batch))
 
     return loss
 

@@ -21,11 +21,13 @@ from ppl_lvm.engines._batches import Batches
 from ppl_lvm.engines._checkpoint import Arrays
 from ppl_lvm.engines._interrupt import Interrupt
 from ppl_lvm.engines._jax_weights import is_split, split_log_joint
+from ppl_lvm.engines._sources import Source
 from ppl_lvm.engines._steps import check_same_params
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.svi import SVI
 
+_AHEAD = 2**25  # bytes of batches that are read before they are used
 _IN_USE: dict[str, Any] = {
     "checkpoint": None,
     "checkpoint_every": 1,
@@ -50,32 +52,64 @@ class JaxStepper:
     """See :class:`ppl_lvm.engines._steps.Stepper`; data stay on the device, params and state are donated."""
 
     def __init__(
-        self, engine: SVI, problem: Problem, run: Run, density: Density, guide: Guide, data: Any
+        self,
+        engine: SVI,
+        problem: Problem,
+        run: Run,
+        density: Density,
+        guide: Guide,
+        data: Any,
+        source: Source | None = None,
     ) -> None:
-        self.data, self.key = data, jax.random.key(run.word(22))
+        self.data, self.key, self.source = data, jax.random.key(run.word(22)), source
+        self.batched = problem.batched
         free = {name: param.unconstrain(jnp.asarray(param.start)) for name, param in density.params.items()}
         start = Trained(guide.init(jax.random.key(run.word(21))), free)
         self.params = jax.tree_util.tree_map(jnp.array, start)  # copies: they are donated
         optimiser = _optimiser(engine, engine.steps_for(problem))
         self.state = optimiser.init(self.params)
         self.longest, self.batches = engine.window, None
-        if engine.batch_size is not None and problem.num_data is not None:
+        if source is not None:
+            row = sum(np.asarray(v).nbytes for k, v in source.batch(0).items() if k in problem.batched)
+            self.longest = min(engine.window, max(1, _AHEAD // max(row, 1)))
+        elif engine.batch_size is not None and problem.num_data is not None:
             self.batches = Batches(run.seed, problem.num_data, engine.batch_size)
         settings = dataclasses.replace(engine, **_IN_USE)
-        own = (settings, guide_key(problem, engine.guide), problem.batched, problem.num_data)
+        own = (
+            self.longest,
+            source is not None,
+            settings,
+            guide_key(problem, engine.guide),
+            problem.batched,
+            problem.num_data,
+        )
         self.block = cached(
             ("svi", density.key, *own),
-            lambda: jax.jit(_block(engine, problem, density, guide, optimiser), donate_argnums=(0, 1)),
+            lambda: jax.jit(
+                _block(engine, problem, density, guide, optimiser, self.longest, source is not None),
+                donate_argnums=(0, 1),
+            ),
         )
 
     def steps(self, first: int, count: int, stop: Interrupt) -> np.ndarray:
         del stop  # a compiled block is not interrupted; what was asked meanwhile is seen after it
-        order = None
-        if self.batches is not None:
+        out = [
+            self._steps(i, min(self.longest, first + count - i))
+            for i in range(first, first + count, self.longest)
+        ]
+        return np.concatenate(out)
+
+    def _steps(self, first: int, count: int) -> np.ndarray:
+        data, order = self.data, None
+        if self.source is not None:
+            ahead = [self.source.batch(step) for step in range(first, first + count)]
+            ahead += ahead[-1:] * (self.longest - count)
+            data = {**data, **{k: jnp.asarray(np.stack([b[k] for b in ahead])) for k in self.batched}}
+        elif self.batches is not None:
             rows = self.batches.rows(first, count)
             order = jnp.asarray(np.pad(rows, ((0, self.longest - count), (0, 0))))
         self.params, self.state, losses = self.block(
-            self.params, self.state, self.key, self.data, first, count, order
+            self.params, self.state, self.key, data, first, count, order
         )
         return np.asarray(losses)[:count]
 
@@ -103,24 +137,27 @@ def _optimiser(engine: SVI, steps: int) -> Any:
 
 
 def _block(
-    engine: SVI, problem: Problem, density: Density, guide: Guide, optimiser: Any
+    engine: SVI, problem: Problem, density: Density, guide: Guide, optimiser: Any, longest: int, stacked: bool
 ) -> Callable[..., Any]:
+    """``stacked`` says that the data of each step come as a row of arrays, instead of by ``order``."""
     loss = loss_of(engine, problem, density, guide)
     batched = problem.batched
 
     def block(params: Any, state: Any, key: Any, data: Any, first: Any, count: Any, order: Any) -> Any:
-        """One program for blocks of any length up to ``engine.window``."""
+        """One program for blocks of any length up to ``longest``."""
 
         def step(i: Any, carry: Any) -> Any:
             params, state, losses = carry
             batch = data
-            if order is not None:
+            if stacked:
+                batch = {k: v[i] if k in batched else v for k, v in data.items()}
+            elif order is not None:
                 batch = {k: v[order[i]] if k in batched else v for k, v in data.items()}
             value, slope = jax.value_and_grad(loss)(params, jax.random.fold_in(key, first + i), batch)
             updates, state = optimiser.update(slope, state, params)
             return optax.apply_updates(params, updates), state, losses.at[i].set(value)
 
-        losses = jnp.zeros(engine.window, jnp.dtype(problem.dtype))
+        losses = jnp.zeros(longest, jnp.dtype(problem.dtype))
         return lax.fori_loop(0, count, step, (params, state, losses))
 
     return block

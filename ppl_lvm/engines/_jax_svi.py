@@ -12,12 +12,13 @@ from ppl_lvm.backends._jax_surface import JaxSurface
 from ppl_lvm.backends._numpyro import density_of, split_arguments
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
-from ppl_lvm.engines._jax_blocks import batch_loss, draws_in_blocks, outer_draws
+from ppl_lvm.engines._jax_blocks import batch_loss, draws_in_blocks, outer_draws, row_blocks
 from ppl_lvm.engines._jax_start import start_points
 from ppl_lvm.engines._jax_steps import JaxStepper, constrained
 from ppl_lvm.engines._jax_weights import guide_functions, is_split
 from ppl_lvm.engines._laplace import fit_at
 from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
+from ppl_lvm.engines._sources import source_of
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.engines._steps import take_steps
 from ppl_lvm.engines._svi_result import run_passes, svi_fit, svi_fit_in_blocks, svi_fit_in_passes
@@ -33,13 +34,15 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
 
     with jax_session(problem.dtype):
         density, few = density_of(first_rows(engine, problem))
-        data, _ = split_arguments(problem.arguments)
+        source = source_of(problem, engine.batch_size or 1, run.seed)
+        data = few if source is not None else split_arguments(problem.arguments)[0]
         start = starting_values(problem, run)[0]
         begin = {name: jnp.asarray(param.start) for name, param in density.params.items()}
         point = start_points(problem, run, density, few, begin, 1)[0]
         spec = "mode" if engine.guide == "laplace" else engine.guide
-        guide = build_guide(problem, density, spec, start, point)
-        stepper = JaxStepper(engine, problem, run, density, guide, data)
+        bound = problem if source is None else first_rows(engine, problem)
+        guide = build_guide(bound, density, spec, start, point)
+        stepper = JaxStepper(engine, problem, run, density, guide, data, source)
         status, losses = take_steps(engine, problem, run, stepper, "NumPyro")
         params = stepper.params
         held = constrained(density, params.model)
@@ -51,13 +54,17 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         stored = {k: np.asarray(v) for k, v in {**guide.constrain(params.guide), **held}.items()}
         passes = passes_for(engine, problem)
         if passes:
-            loss = batch_loss(engine, problem, run, density, guide, params, data)
-            bounds = run_passes(problem, engine.batch_size or 1, passes, loss)
+            loss = batch_loss(engine, problem, run, density, guide, params)
+            whole = row_blocks(problem, engine.batch_size or 1, data, source)
+            bounds = run_passes(problem, passes, whole, loss)
             values = outer_draws(engine, problem, run, density, guide, params.guide, data, held)
             return svi_fit_in_passes(engine, problem, "numpyro", stored, status, losses, bounds, values)
         blocks = blocks_for(engine, problem)
         if blocks is not None:
-            drawn = draws_in_blocks(engine, problem, run, density, guide, params.guide, data, held, blocks)
+            whole = row_blocks(problem, blocks.size, data, source)
+            drawn = draws_in_blocks(
+                engine, problem, run, density, guide, params.guide, few, held, blocks.draws, whole
+            )
             return svi_fit_in_blocks(engine, problem, "numpyro", stored, status, losses, drawn)
         functions = guide_functions(guide_key(problem, engine.guide), density, guide, data, held)
         values, log_p, log_q, local = functions.draw(params.guide, run.word(24), engine.num_draws)

@@ -12,11 +12,13 @@ import pyro
 import torch
 
 from ppl_lvm.backends._pyro_flow import pace
+from ppl_lvm.backends._pyro_trace import to_torch
 from ppl_lvm.backends.session import generator_states, set_generator_states
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._batches import Batches
 from ppl_lvm.engines._checkpoint import Arrays
 from ppl_lvm.engines._interrupt import Interrupt
+from ppl_lvm.engines._sources import Source
 from ppl_lvm.engines._steps import check_same_params
 
 if TYPE_CHECKING:
@@ -29,8 +31,10 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 class PyroStepper:
     """See :class:`ppl_lvm.engines._steps.Stepper`; lives within one ``torch_session``."""
 
-    def __init__(self, engine: SVI, problem: Problem, run: Run, svi: Any, args: dict) -> None:
-        self.svi, self.args, self.batched = svi, args, problem.batched
+    def __init__(
+        self, engine: SVI, problem: Problem, run: Run, svi: Any, args: dict, source: Source | None
+    ) -> None:
+        self.svi, self.args, self.batched, self.source = svi, args, problem.batched, source
         self.batches = None
         if engine.batch_size is not None and problem.num_data is not None:
             self.batches = Batches(run.seed, problem.num_data, engine.batch_size)
@@ -54,6 +58,8 @@ class PyroStepper:
             return math.nan
 
     def _batch(self, step: int) -> dict[str, Any]:
+        if self.source is not None:
+            return to_torch(self.source.batch(step))
         if self.batches is None:
             return self.args
         rows = torch.from_numpy(self.batches.rows(step, 1)[0])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +22,13 @@ from ppl_lvm.backends._pyro_trace import HoldParams, ScalePlate, to_torch
 from ppl_lvm.backends._pyro_weights import Weights, choose_weights
 from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._laplace import fit_at
+from ppl_lvm.engines._pyro_blocks import batch_loss, draws_in_blocks, outer_draws, row_blocks
 from ppl_lvm.engines._pyro_steps import PyroStepper, clipped_adam
-from ppl_lvm.engines._rows import Blocks, at_rows, blocks_for, first_rows, passes_for, take
+from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
+from ppl_lvm.engines._sources import Source, source_of
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.engines._steps import take_steps
-from ppl_lvm.engines._svi_result import Drawn, run_passes, svi_fit, svi_fit_in_blocks, svi_fit_in_passes
+from ppl_lvm.engines._svi_result import run_passes, svi_fit, svi_fit_in_blocks, svi_fit_in_passes
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -40,20 +41,21 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
 
     start = starting_values(problem, run)[0]
     guide = guides.build_guide(problem, "mode" if engine.guide == "laplace" else engine.guide, start)
-    args = to_torch(problem.arguments)
+    few = first_rows(engine, problem)
+    source = source_of(problem, engine.batch_size or 1, run.seed)
+    args = to_torch((problem if source is None else few).arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pyro warns about sites that we enumerate or hold on purpose
-        few = first_rows(engine, problem)
         _check_guide(engine, few, guide, to_torch(few.arguments))
-        status, losses = _optimise(engine, problem, guide, args, run)
+        status, losses = _optimise(engine, problem, guide, args, run, source)
         params = {k: v.detach().numpy().copy() for k, v in pyro.get_param_store().items()}
         guide_params = {**problem.model.fixed_params, **params}
         passes = passes_for(engine, problem)
         if passes:
-            bounds = run_passes(
-                problem, engine.batch_size or 1, passes, _batch_loss(engine, problem, guide, args)
-            )
-            values = _outer_draws(engine, problem, guide, guide_params)
+            whole = row_blocks(problem, engine.batch_size or 1, source)
+            loss = batch_loss(engine, problem, guide, pyro_svi)
+            bounds = run_passes(problem, passes, whole, loss)
+            values = outer_draws(engine, problem, guide, guide_params)
             return svi_fit_in_passes(engine, problem, "pyro", params, status, losses, bounds, values)
         if not problem.latents(discrete=False):
             last = -np.array(losses[-engine.window :])
@@ -62,7 +64,7 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
             return _at_point(engine, problem, run, guide, params, status, losses)
         blocks = blocks_for(engine, problem)
         if blocks is not None:
-            drawn = _draws_in_blocks(engine, problem, guide, guide_params, blocks)
+            drawn = draws_in_blocks(engine, problem, guide, guide_params, blocks, source)
             return svi_fit_in_blocks(engine, problem, "pyro", params, status, losses, drawn)
         values, log_q = guides.draw(problem, guide, guide_params, engine.num_draws)
         total, _, per_datum = log_density(problem, values, guide_params)
@@ -82,46 +84,6 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         log_q=log_q,
         log_q_at=lambda v: guides.log_q_at(problem, guide, guide_params, v),
     )
-
-
-def _batch_loss(engine: SVI, problem: Problem, guide: Any, args: dict) -> Callable[[int, np.ndarray], float]:
-    made: dict[int, PyroSVI] = {}
-
-    def loss(i: int, rows: np.ndarray) -> float:
-        del i  # randomness goes on by itself
-        size = len(rows)
-        if size not in made:
-            made[size] = pyro_svi(dataclasses.replace(engine, batch_size=size), problem, guide)
-        return float(made[size].evaluate_loss(**take(args, problem.batched, torch.from_numpy(rows))))
-
-    return loss
-
-
-def _outer_draws(
-    engine: SVI, problem: Problem, guide: Any, params: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Draws of the latents outside the data plate, from the guide at a few rows."""
-    names = [s.name for s in problem.latents(discrete=False) if not s.local]
-    if not names:
-        return {}
-    few = at_rows(problem, slice(0, engine.batch_size))
-    values, _ = guides.draw(few, guide, params, engine.num_draws)
-    return {name: values[name] for name in names}
-
-
-def _draws_in_blocks(
-    engine: SVI, problem: Problem, guide: Any, params: Mapping[str, Any], blocks: Blocks
-) -> Drawn:
-    """Draws of the guide, the first of them weighed at all data in blocks of rows."""
-    few = first_rows(engine, problem)
-    values, log_q = guides.draw(few, guide, params, engine.num_draws)
-    some = {k: v[: blocks.draws] for k, v in values.items()}
-    log_p = np.zeros(blocks.draws)
-    for begin in range(0, problem.num_data or 0, blocks.size):
-        part = at_rows(problem, slice(begin, begin + blocks.size))
-        total, rest, per_datum = log_density(part, some, params)
-        log_p += total if rest is None or per_datum is None or not begin else per_datum.sum(-1)
-    return Drawn(values, log_p, log_q, lambda v: guides.log_q_at(few, guide, params, v))
 
 
 def _at_point(
@@ -190,13 +152,13 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
 
 
 def _optimise(
-    engine: SVI, problem: Problem, guide: Callable[..., Any], args: dict, run: Run
+    engine: SVI, problem: Problem, guide: Callable[..., Any], args: dict, run: Run, source: Source | None
 ) -> tuple[Status, list[float]]:
     if not isinstance(guide, AutoGuide):
         with torch.no_grad():
             guide(**args)  # params that start by the number of data start by that of all data
     svi = pyro_svi(engine, problem, guide)
-    return take_steps(engine, problem, run, PyroStepper(engine, problem, run, svi, args), "Pyro")
+    return take_steps(engine, problem, run, PyroStepper(engine, problem, run, svi, args, source), "Pyro")
 
 
 def pyro_svi(engine: SVI, problem: Problem, guide: Callable[..., Any]) -> PyroSVI:

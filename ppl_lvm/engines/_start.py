@@ -9,6 +9,7 @@ import numpy as np
 
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._rows import take
+from ppl_lvm.streams import in_memory
 
 Start = dict[str, np.ndarray]
 _ENOUGH = 20_000  # rows
@@ -37,10 +38,10 @@ def _from_model(problem: Problem, run: Run, num: int) -> list[Start]:
 def _some_rows(problem: Problem, run: Run) -> Mapping[str, Any]:
     """The arguments at rows enough for a start: clustering millions would take longer than the fit."""
     n = problem.num_data
-    if n is None or n <= _ENOUGH or not problem.batched:
-        return problem.arguments
+    if n is None or n <= _ENOUGH or not problem.batched or "stream" in problem.notes:
+        return in_memory(problem.arguments, problem.dtype)  # of a stream, the first batch
     rows = np.sort(run.rng(998).choice(n, _ENOUGH, replace=False))
-    return take(problem.arguments, problem.batched, rows)
+    return in_memory(take(problem.arguments, problem.batched, rows), problem.dtype)
 
 
 def _covers_all(problem: Problem, init: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,17 +84,19 @@ def svi_fit_in_passes(
     )
 
 
-def run_passes(problem: Problem, size: int, num: int, loss: Callable[[int, np.ndarray], float]) -> np.ndarray:
-    """The objective over all data, ``num`` times; ``loss(i, rows)`` is the negative bound from one batch.
+def run_passes(
+    problem: Problem, num: int, batches: Callable[[], Iterable[Any]], loss: Callable[[int, int, Any], float]
+) -> np.ndarray:
+    """The objective over all data, ``num`` times; ``loss(i, rows, batch)``: the negative bound from a batch.
 
     Each datum is in one batch of a pass, so that the sum of the batches' shares is unbiased.
     """
-    n = problem.num_data or 0
-    totals = np.zeros(num)
-    batches = [np.arange(begin, min(begin + size, n)) for begin in range(0, n, size)]
+    totals, number = np.zeros(num), 0
     for i in range(num):
-        for j, rows in enumerate(batches):
-            totals[i] -= loss(i * len(batches) + j, rows) * len(rows) / n
+        for batch in batches():
+            rows = len(batch[problem.batched[0]])
+            totals[i] -= loss(number, rows, batch) * rows / (problem.num_data or 0)
+            number += 1
     return totals
 
 

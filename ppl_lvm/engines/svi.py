@@ -21,9 +21,11 @@ from ppl_lvm.engines._checks import (
 )
 from ppl_lvm.engines._rows import first_rows
 from ppl_lvm.engines._schedules import SCHEDULES
+from ppl_lvm.engines._sources import streamed
 from ppl_lvm.engines.objectives import ELBO, Annealing, Renyi
 from ppl_lvm.families import FAMILY_NAMES, Flow, LowRank
 from ppl_lvm.result import Fit
+from ppl_lvm.streams import in_memory
 
 _ELBO = ELBO()
 
@@ -189,7 +191,7 @@ class SVI(Engine):
         return None
 
     def _check_batches(self, problem: Problem) -> str | None:
-        size = self.batch_size
+        size, rows = self.batch_size, first_rows(self, problem).num_data
         if self.num_epochs is not None and size is None:
             return "num_epochs needs batch_size (or give num_steps)"
         if size is None:
@@ -206,6 +208,15 @@ class SVI(Engine):
             )
         if not problem.batched:
             return "batch_size finds no argument along the data plate; name them in Model(batched=(...))"
+        if "stream" in problem.notes and rows != size:
+            return f"batch_size is {size}, and the stream's first batch has {rows} rows; make them equal"
+        if "stream" in problem.notes and self.checkpoint is not None:
+            return (
+                "checkpoint needs data with random access, and a stream cannot be taken up in its middle; "
+                "give an array (a memory-mapped one will do), or leave out checkpoint"
+            )
+        if streamed(problem) and self.guide in ("delta", "laplace"):
+            return f"guide={self.guide!r} ends in a search on all data, which have to be in memory for it"
         local = [s.name for s in problem.latents(discrete=False) if s.local]
         outside = [s.name for s in problem.latents() if not s.local]
         shared = [s.name for s in problem.latents(discrete=True) if not s.local]
@@ -240,6 +251,8 @@ class SVI(Engine):
         if by_epochs(self, problem):
             from ppl_lvm.engines._svi_amortised import run_epochs
 
+            held = in_memory(problem.arguments, problem.dtype)  # rows are taken at random, by either backend
+            problem = dataclasses.replace(problem, arguments=held)
             return run_epochs(engine, problem, run, backend)
         if backend == "numpyro":
             from ppl_lvm.engines._jax_svi import run_svi
