@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def fit(
         raise TypeError(f"engine: expected settings such as SVI() or NUTS(), got {what}.")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed: expected a non-negative integer, got {seed!r}.")
-    with random_states_restored():
+    with random_states_restored(), _loader_seeded(data, int(seed)):
         problem = _prepared(model, data, engine, {"dims": dims, "coords": coords, "dtype": dtype})
         reason = engine.check(problem)
         if reason:
@@ -86,6 +86,19 @@ def fit(
         )
         result = dataclasses.replace(result, problem=kept)
     return dataclasses.replace(result, meta=meta)
+
+
+@contextlib.contextmanager
+def _loader_seeded(data: Any, seed: int) -> Iterator[None]:
+    """A torch loader draws its order from torch's generator: by the fit's seed, and restored after it."""
+    if as_stream(data) is None:
+        yield
+        return
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _prepared(model: Any, data: Any, engine: Engine, settings: Mapping[str, Any]) -> Problem:

@@ -70,7 +70,7 @@ def as_stream(data: Any) -> Stream | None:
 
 
 def named_batch(batch: Any, model: Any) -> Any:
-    """A batch as ``lvm.fit`` takes data: tuples and lists of arrays by the arguments of the model's program."""
+    """A batch as ``lvm.fit`` takes data: tuples and lists of arrays by the arguments of the program."""
     if not isinstance(batch, (tuple, list)):
         return batch
     if len(batch) == 1:

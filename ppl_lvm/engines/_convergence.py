@@ -49,6 +49,11 @@ class Watch:
         """Whether the objective stood still often enough in a row for the run to stop."""
         return self.quiet >= self.patience
 
+    def level(self) -> tuple[float, float]:
+        """Mean loss of the last window, and its error."""
+        last = np.array(self.losses[-max(self.window, len(self.losses) // 10) :])
+        return float(last.mean()), math.sqrt(_mean_variance(last)) if len(last) >= 20 else math.nan
+
     def status(self) -> Status:
         """Converged if the last gain is below the tolerance or within two standard errors of zero."""
         self.measure()

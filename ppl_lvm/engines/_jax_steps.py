@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -34,6 +34,7 @@ _IN_USE: dict[str, Any] = {
     "num_draws": 2,
     "early_stop": True,
     "tolerance": 1.0,
+    "num_restarts": 1,
 }
 
 
@@ -57,17 +58,27 @@ class JaxStepper:
         problem: Problem,
         run: Run,
         density: Density,
-        guide: Guide,
+        guides: Sequence[Guide],
         data: Any,
         source: Source | None = None,
     ) -> None:
+        """``guides`` are the same but for their starts: one for each restart."""
         self.data, self.key, self.source = data, jax.random.key(run.word(22)), source
+        self.num_restarts, guide = len(guides), guides[0]
+        together = self.num_restarts > 1
         self.batched = problem.batched
         free = {name: param.unconstrain(jnp.asarray(param.start)) for name, param in density.params.items()}
-        start = Trained(guide.init(jax.random.key(run.word(21))), free)
-        self.params = jax.tree_util.tree_map(jnp.array, start)  # copies: they are donated
+        first = jax.random.key(run.word(21))
+        starts = [
+            Trained(g.init(jax.random.fold_in(first, i) if i else first), free) for i, g in enumerate(guides)
+        ]
         optimiser = _optimiser(engine, engine.steps_for(problem))
-        self.state = optimiser.init(self.params)
+        copied = jax.tree_util.tree_map(jnp.array, starts[0])  # they are donated
+        self.params = jax.tree_util.tree_map(lambda *v: jnp.stack(v), *starts) if together else copied
+        self.state = jax.vmap(optimiser.init)(self.params) if together else optimiser.init(self.params)
+        self.mean = jax.tree_util.tree_map(jnp.array, self.params) if engine.average else None
+        if together:
+            self.key = jax.random.split(self.key, self.num_restarts)
         self.longest, self.batches = engine.window, None
         if source is not None:
             row = sum(np.asarray(v).nbytes for k, v in source.batch(0).items() if k in problem.batched)
@@ -76,6 +87,7 @@ class JaxStepper:
             self.batches = Batches(run.seed, problem.num_data, engine.batch_size)
         settings = dataclasses.replace(engine, **_IN_USE)
         own = (
+            together,
             self.longest,
             source is not None,
             settings,
@@ -86,20 +98,28 @@ class JaxStepper:
         self.block = cached(
             ("svi", density.key, *own),
             lambda: jax.jit(
-                _block(engine, problem, density, guide, optimiser, self.longest, source is not None),
-                donate_argnums=(0, 1),
+                _together(
+                    _block(engine, problem, density, guide, optimiser, self.longest, source is not None),
+                    together,
+                ),
+                donate_argnums=(0, 1, 2),
             ),
         )
 
-    def steps(self, first: int, count: int, stop: Interrupt) -> np.ndarray:
+    def steps(self, first: int, count: int, begin: int | None, stop: Interrupt) -> np.ndarray:
         del stop  # a compiled block is not interrupted; what was asked meanwhile is seen after it
+        never = np.iinfo(np.int32).max
         out = [
-            self._steps(i, min(self.longest, first + count - i))
+            self._steps(i, min(self.longest, first + count - i), never if begin is None else begin)
             for i in range(first, first + count, self.longest)
         ]
-        return np.concatenate(out)
+        return np.concatenate(out, axis=1)
 
-    def _steps(self, first: int, count: int) -> np.ndarray:
+    def finish(self, best: int, averaged: bool) -> None:
+        kept = self.mean if averaged else self.params
+        self.params = jax.tree_util.tree_map(lambda v: v[best], kept) if self.num_restarts > 1 else kept
+
+    def _steps(self, first: int, count: int, begin: int) -> np.ndarray:
         data, order = self.data, None
         if self.source is not None:
             ahead = [self.source.batch(step) for step in range(first, first + count)]
@@ -108,20 +128,24 @@ class JaxStepper:
         elif self.batches is not None:
             rows = self.batches.rows(first, count)
             order = jnp.asarray(np.pad(rows, ((0, self.longest - count), (0, 0))))
-        self.params, self.state, losses = self.block(
-            self.params, self.state, self.key, data, first, count, order
+        self.params, self.state, self.mean, losses = self.block(
+            self.params, self.state, self.mean, self.key, data, first, count, order, begin
         )
-        return np.asarray(losses)[:count]
+        return np.atleast_2d(np.asarray(losses))[:, :count]
 
     def arrays(self) -> Arrays:
-        return {name: np.asarray(leaf) for name, leaf in _named((self.params, self.state)).items()}
+        return {name: np.asarray(leaf) for name, leaf in _named(self._all()).items()}
+
+    def _all(self) -> Any:
+        return self.params, self.state, self.mean
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        own = (self.params, self.state)
+        own = self._all()
         names = _named(own)
         check_same_params(arrays, names, "")
         leaves = [jnp.asarray(arrays[name]) for name in names]
-        self.params, self.state = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(own), leaves)
+        structure = jax.tree_util.tree_structure(own)
+        self.params, self.state, self.mean = jax.tree_util.tree_unflatten(structure, leaves)
 
 
 def _named(tree: Any) -> dict[str, Any]:
@@ -143,11 +167,21 @@ def _block(
     loss = loss_of(engine, problem, density, guide)
     batched = problem.batched
 
-    def block(params: Any, state: Any, key: Any, data: Any, first: Any, count: Any, order: Any) -> Any:
-        """One program for blocks of any length up to ``longest``."""
+    def block(
+        params: Any,
+        state: Any,
+        mean: Any,
+        key: Any,
+        data: Any,
+        first: Any,
+        count: Any,
+        order: Any,
+        begin: Any,
+    ) -> Any:
+        """One program for blocks of any length up to ``longest``; ``mean`` is over steps from ``begin``."""
 
         def step(i: Any, carry: Any) -> Any:
-            params, state, losses = carry
+            params, state, mean, losses = carry
             batch = data
             if stacked:
                 batch = {k: v[i] if k in batched else v for k, v in data.items()}
@@ -155,12 +189,22 @@ def _block(
                 batch = {k: v[order[i]] if k in batched else v for k, v in data.items()}
             value, slope = jax.value_and_grad(loss)(params, jax.random.fold_in(key, first + i), batch)
             updates, state = optimiser.update(slope, state, params)
-            return optax.apply_updates(params, updates), state, losses.at[i].set(value)
+            params = optax.apply_updates(params, updates)
+            if mean is not None:
+                since = first + i - begin
+                share = jnp.where(since >= 0, 1.0 / (1.0 + jnp.maximum(since, 0)), 0.0)
+                mean = jax.tree_util.tree_map(lambda m, p: m + share.astype(p.dtype) * (p - m), mean, params)
+            return params, state, mean, losses.at[i].set(value)
 
         losses = jnp.zeros(longest, jnp.dtype(problem.dtype))
-        return lax.fori_loop(0, count, step, (params, state, losses))
+        return lax.fori_loop(0, count, step, (params, state, mean, losses))
 
     return block
+
+
+def _together(block: Callable[..., Any], together: bool) -> Callable[..., Any]:
+    """The block of all restarts: params, state, means and keys have a leading axis, data are shared."""
+    return jax.vmap(block, in_axes=(0, 0, 0, 0, *[None] * 5)) if together else block
 
 
 def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Callable[..., Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_lvm.backends._jax_guide import Guide
 from ppl_lvm.backends._jax_guides import build_guide, guide_key
 from ppl_lvm.backends._jax_surface import JaxSurface
 from ppl_lvm.backends._numpyro import density_of, split_arguments
+from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._jax_blocks import batch_loss, draws_in_blocks, outer_draws, row_blocks
@@ -20,7 +22,7 @@ from ppl_lvm.engines._laplace import fit_at
 from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
 from ppl_lvm.engines._sources import source_of
 from ppl_lvm.engines._start import starting_values
-from ppl_lvm.engines._steps import take_steps
+from ppl_lvm.engines._steps import Taken, take_steps
 from ppl_lvm.engines._svi_result import run_passes, svi_fit, svi_fit_in_blocks, svi_fit_in_passes
 from ppl_lvm.result import Fit
 
@@ -30,55 +32,72 @@ if TYPE_CHECKING:
 
 def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
     """Optimise, then draw from the guide and weigh the draws."""
-    from ppl_lvm.engines.svi import Renyi
-
     with jax_session(problem.dtype):
         density, few = density_of(first_rows(engine, problem))
         source = source_of(problem, engine.batch_size or 1, run.seed)
         data = few if source is not None else split_arguments(problem.arguments)[0]
-        start = starting_values(problem, run)[0]
+        num = engine.num_restarts
+        starts = starting_values(problem, run, num)
         begin = {name: jnp.asarray(param.start) for name, param in density.params.items()}
-        point = start_points(problem, run, density, few, begin, 1)[0]
+        points = start_points(problem, run, density, few, begin, num)
         spec = "mode" if engine.guide == "laplace" else engine.guide
         bound = problem if source is None else first_rows(engine, problem)
-        guide = build_guide(bound, density, spec, start, point)
-        stepper = JaxStepper(engine, problem, run, density, guide, data, source)
-        status, losses = take_steps(engine, problem, run, stepper, "NumPyro")
-        params = stepper.params
-        held = constrained(density, params.model)
-        if engine.guide in ("delta", "laplace"):
-            ours = {k: np.asarray(v) for k, v in held.items()}
-            surface = JaxSurface(problem, ours, jacobian=engine.guide == "laplace")
-            found = np.asarray(params.guide["loc"], dtype=float)
-            return fit_at(engine, problem, run, "numpyro", surface, found, ours, status, losses)
-        stored = {k: np.asarray(v) for k, v in {**guide.constrain(params.guide), **held}.items()}
-        passes = passes_for(engine, problem)
-        if passes:
-            loss = batch_loss(engine, problem, run, density, guide, params)
-            whole = row_blocks(problem, engine.batch_size or 1, data, source)
-            bounds = run_passes(problem, passes, whole, loss)
-            values = outer_draws(engine, problem, run, density, guide, params.guide, data, held)
-            return svi_fit_in_passes(engine, problem, "numpyro", stored, status, losses, bounds, values)
-        blocks = blocks_for(engine, problem)
-        if blocks is not None:
-            whole = row_blocks(problem, blocks.size, data, source)
-            drawn = draws_in_blocks(
-                engine, problem, run, density, guide, params.guide, few, held, blocks.draws, whole
-            )
-            return svi_fit_in_blocks(engine, problem, "numpyro", stored, status, losses, drawn)
-        functions = guide_functions(guide_key(problem, engine.guide), density, guide, data, held)
-        values, log_p, log_q, local = functions.draw(params.guide, run.word(24), engine.num_draws)
-        split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi)
-        return svi_fit(
-            engine,
-            problem,
-            "numpyro",
-            stored,
-            status,
-            losses,
-            local if split else log_p - log_q,
-            values=values,
-            log_p=log_p,
-            log_q=log_q,
-            log_q_at=lambda v: functions.log_q_at(params.guide, v),
+        guides = [build_guide(bound, density, spec, s, p) for s, p in zip(starts, points, strict=True)]
+        stepper = JaxStepper(engine, problem, run, density, guides, data, source)
+        taken = take_steps(engine, problem, run, stepper, "NumPyro")
+        fit = _weighed(engine, problem, run, density, guides[0], stepper, taken, few)
+        return taken.record(fit)
+
+
+def _weighed(
+    engine: SVI,
+    problem: Problem,
+    run: Run,
+    density: Density,
+    guide: Guide,
+    stepper: JaxStepper,
+    taken: Taken,
+    few: Any,
+) -> Fit:
+    """What a trained guide gives."""
+    from ppl_lvm.engines.svi import Renyi
+
+    status, losses, _ = taken
+    params, data, source = stepper.params, stepper.data, stepper.source
+    held = constrained(density, params.model)
+    if engine.guide in ("delta", "laplace"):
+        ours = {k: np.asarray(v) for k, v in held.items()}
+        surface = JaxSurface(problem, ours, jacobian=engine.guide == "laplace")
+        found = np.asarray(params.guide["loc"], dtype=float)
+        return fit_at(engine, problem, run, "numpyro", surface, found, ours, status, losses)
+    stored = {k: np.asarray(v) for k, v in {**guide.constrain(params.guide), **held}.items()}
+    passes = passes_for(engine, problem)
+    if passes:
+        loss = batch_loss(engine, problem, run, density, guide, params)
+        whole = row_blocks(problem, engine.batch_size or 1, data, source)
+        bounds = run_passes(problem, passes, whole, loss)
+        values = outer_draws(engine, problem, run, density, guide, params.guide, data, held)
+        return svi_fit_in_passes(engine, problem, "numpyro", stored, status, losses, bounds, values)
+    blocks = blocks_for(engine, problem)
+    if blocks is not None:
+        whole = row_blocks(problem, blocks.size, data, source)
+        drawn = draws_in_blocks(
+            engine, problem, run, density, guide, params.guide, few, held, blocks.draws, whole
         )
+        return svi_fit_in_blocks(engine, problem, "numpyro", stored, status, losses, drawn)
+    functions = guide_functions(guide_key(problem, engine.guide), density, guide, data, held)
+    values, log_p, log_q, local = functions.draw(params.guide, run.word(24), engine.num_draws)
+    split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi)
+    return svi_fit(
+        engine,
+        problem,
+        "numpyro",
+        stored,
+        status,
+        losses,
+        local if split else log_p - log_q,
+        values=values,
+        log_p=log_p,
+        log_q=log_q,
+        log_q_at=lambda v: functions.log_q_at(params.guide, v),
+    )

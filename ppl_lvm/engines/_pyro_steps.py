@@ -35,17 +35,35 @@ class PyroStepper:
         self, engine: SVI, problem: Problem, run: Run, svi: Any, args: dict, source: Source | None
     ) -> None:
         self.svi, self.args, self.batched, self.source = svi, args, problem.batched, source
+        self.num_restarts = 1
+        self.mean: dict[str, Any] | None = {} if engine.average else None
         self.batches = None
         if engine.batch_size is not None and problem.num_data is not None:
             self.batches = Batches(run.seed, problem.num_data, engine.batch_size)
 
-    def steps(self, first: int, count: int, stop: Interrupt) -> np.ndarray:
+    def steps(self, first: int, count: int, begin: int | None, stop: Interrupt) -> np.ndarray:
         losses: list[float] = []
         for step in range(first, first + count):
             losses.append(self._step(step))
+            if self.mean is not None and begin is not None:
+                self._average(self.mean, 1.0 / (step - begin + 1))
             if stop.requested or not np.isfinite(losses[-1]):
                 break
-        return np.array(losses)
+        return np.array(losses)[None]
+
+    def _average(self, mean: dict[str, Any], weight: float) -> None:
+        """The first weight is 1, which begins anew."""
+        for name, param in self._free().items():
+            value = param.detach()
+            before = mean.setdefault(name, value.clone())
+            before.add_(value - before, alpha=weight)
+
+    def finish(self, best: int, averaged: bool) -> None:
+        del best  # there is one
+        if averaged and self.mean:
+            with torch.no_grad():
+                for name, param in self._free().items():
+                    param.copy_(self.mean[name])
 
     def _step(self, step: int) -> float:
         """The loss; NaN where a param has left what a distribution allows, which torch says by an error."""
@@ -72,6 +90,7 @@ class PyroStepper:
                 out |= {f"{key}/{name}": moments[key].numpy().copy() for key in _MOMENTS}
                 out[f"step/{name}"] = np.asarray(moments["step"])
             out[f"rate/{name}"] = np.asarray(saved["param_groups"][0]["lr"])
+        out |= {f"mean/{n}": v.numpy().copy() for n, v in (self.mean or {}).items()}
         return out | {f"random/{n}": v for n, v in generator_states().items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -84,6 +103,9 @@ class PyroStepper:
                 param.copy_(torch.from_numpy(np.array(arrays[f"free/{name}"])))
                 if f"rate/{name}" in arrays:
                     self._restore_optimiser(name, param, arrays)
+        if self.mean is not None:
+            means = {n.removeprefix("mean/"): v for n, v in arrays.items() if n.startswith("mean/")}
+            self.mean = {n: torch.from_numpy(np.array(v)) for n, v in means.items()}
         states = {n: v for n, v in arrays.items() if n.startswith("random/")}
         set_generator_states({n.removeprefix("random/"): v for n, v in states.items()})
 

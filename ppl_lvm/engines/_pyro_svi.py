@@ -27,7 +27,7 @@ from ppl_lvm.engines._pyro_steps import PyroStepper, clipped_adam
 from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
 from ppl_lvm.engines._sources import Source, source_of
 from ppl_lvm.engines._start import starting_values
-from ppl_lvm.engines._steps import take_steps
+from ppl_lvm.engines._steps import Taken, take_steps
 from ppl_lvm.engines._svi_result import run_passes, svi_fit, svi_fit_in_blocks, svi_fit_in_passes
 from ppl_lvm.result import Fit
 
@@ -47,7 +47,7 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pyro warns about sites that we enumerate or hold on purpose
         _check_guide(engine, few, guide, to_torch(few.arguments))
-        status, losses = _optimise(engine, problem, guide, args, run, source)
+        status, losses, _ = _optimise(engine, problem, guide, args, run, source)
         params = {k: v.detach().numpy().copy() for k, v in pyro.get_param_store().items()}
         guide_params = {**problem.model.fixed_params, **params}
         passes = passes_for(engine, problem)
@@ -153,7 +153,7 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
 
 def _optimise(
     engine: SVI, problem: Problem, guide: Callable[..., Any], args: dict, run: Run, source: Source | None
-) -> tuple[Status, list[float]]:
+) -> Taken:
     if not isinstance(guide, AutoGuide):
         with torch.no_grad():
             guide(**args)  # params that start by the number of data start by that of all data

@@ -11,16 +11,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ppl_lvm.core import Outcome, Problem, Run, Status
+from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._checkpoint import Arrays, Checkpoint, save_or_warn
-from ppl_lvm.engines._convergence import Watch
+from ppl_lvm.engines._course import Course
 from ppl_lvm.engines._identity import identity
 from ppl_lvm.engines._interrupt import Interrupt, interruptible
 from ppl_lvm.progress import bar
+from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.svi import SVI
@@ -29,13 +30,19 @@ _LOG = logging.getLogger("ppl_lvm")
 
 
 class Stepper(Protocol):
-    """Optimiser steps on one backend."""
+    """Optimiser steps of one run, or of restarts that are taken together, on one backend."""
 
-    def steps(self, first: int, count: int, stop: Interrupt) -> np.ndarray:
-        """Take steps ``first``, ``first + 1``, ...; their losses (negative bounds, nats).
+    num_restarts: int
 
-        Fewer than ``count`` (and at least one) after an interrupt, or if the last one is not finite.
+    def steps(self, first: int, count: int, begin: int | None, stop: Interrupt) -> np.ndarray:
+        """Take steps ``first``, ``first + 1``, ...; losses (negative bounds, nats) by restart, (k, count).
+
+        Fewer than ``count`` (and at least one) after an interrupt, or if the last one is not finite. From
+        step ``begin`` on the mean of the params is kept beside them.
         """
+
+    def finish(self, best: int, averaged: bool) -> None:
+        """Keep one restart, with the mean of its params in their place if it is there."""
 
     def arrays(self) -> Arrays:
         """Params, the optimiser's state and that of random generators, exactly."""
@@ -44,72 +51,64 @@ class Stepper(Protocol):
         """Back to what :meth:`arrays` gave; raises ``ValueError`` if the params are not those."""
 
 
-def take_steps(
-    engine: SVI, problem: Problem, run: Run, stepper: Stepper, label: str
-) -> tuple[Status, list[float]]:
+class Taken(NamedTuple):
+    """How the steps ended, the losses of the run that is kept, and figures of all restarts."""
+
+    status: Status
+    losses: list[float]
+    restarts: dict[str, Any]
+
+    def record(self, fit: Fit) -> Fit:
+        """The fit with the restarts in its ``meta``."""
+        return (
+            dataclasses.replace(fit, meta={**fit.meta, "restarts": self.restarts}) if self.restarts else fit
+        )
+
+
+def take_steps(engine: SVI, problem: Problem, run: Run, stepper: Stepper, label: str) -> Taken:
     """Run until the steps are done, the stopping rule is met or the user interrupts."""
-    total, watch = engine.steps_for(problem), Watch(engine.window, engine.tolerance)
-    checkpoint = _resumed(engine, problem, run, stepper, watch)
-    stopped = False
-    with interruptible() as stop, bar(total, f"SVI ({label})", run.progress) as tick:
-        tick(len(watch.losses))
-        while len(watch.losses) < total and not (engine.early_stop and watch.settled):
-            done = len(watch.losses)
-            # blocks end at multiples of the window, wherever they start: the stopping rule is asked there
-            losses = stepper.steps(done, min(engine.window - done % engine.window, total - done), stop)
-            _check_finite(engine, losses, done, checkpoint)
-            watch.add(losses)
-            if len(watch.losses) % engine.window == 0:
-                watch.check()
-            tick(len(losses), f"bound {-losses.mean():.2f} nats")
-            blocks = len(watch.losses) // engine.window
-            stopped = stop.requested and len(watch.losses) < total
-            ended = stopped or len(watch.losses) >= total or (engine.early_stop and watch.settled)
-            if checkpoint is not None and (ended or blocks % engine.checkpoint_every == 0):
-                _save(checkpoint, stepper, watch)
+    course = Course(engine, engine.steps_for(problem), stepper.num_restarts)
+    checkpoint = _resumed(engine, problem, run, stepper, course)
+    with interruptible() as stop, bar(course.total, f"SVI ({label})", run.progress) as tick:
+        tick(course.done)
+        while not course.ended:
+            losses = stepper.steps(course.done, course.block(), course.begin, stop)
+            course.add(losses, checkpoint)
+            tick(losses.shape[1], f"bound {-np.nanmin(losses.mean(1)):.2f} nats")
+            stopped = stop.requested and not course.ended
+            if checkpoint is not None and (
+                stopped or course.ended or course.done // engine.window % engine.checkpoint_every == 0
+            ):
+                _save(checkpoint, stepper, course)
             if stopped:
                 break
-    status = watch.status()
-    if stopped and not (engine.early_stop and watch.settled):
-        status = dataclasses.replace(status, outcome=Outcome.INTERRUPTED)
-    return status, watch.losses
+    best = course.best()
+    stepper.finish(best, course.begin is not None)
+    return Taken(course.status(best), course.watches[best].losses, course.restarts(best))
 
 
-def _check_finite(engine: SVI, losses: np.ndarray, done: int, checkpoint: Checkpoint | None) -> None:
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if not bad.size:
-        return
-    kept = ""
-    if checkpoint is not None and checkpoint.path.exists():
-        kept = f" The last good checkpoint stays in {checkpoint.path.parent}."
-    raise ValueError(
-        f"SVI: the objective became {losses[bad[0]]} (NaN or infinite) at step {done + int(bad[0]) + 1}; "
-        f"lower learning_rate (now {engine.learning_rate:g}), pass init=, or check the data's scale.{kept}"
-    )
-
-
-def _resumed(engine: SVI, problem: Problem, run: Run, stepper: Stepper, watch: Watch) -> Checkpoint | None:
+def _resumed(engine: SVI, problem: Problem, run: Run, stepper: Stepper, course: Course) -> Checkpoint | None:
     """The run's checkpoint, with the stepper and the history brought to where it stands."""
     if engine.checkpoint is None:
         return None
-    # the steps so far hang on the number of steps only through the decay of their sizes
-    left_out = ("num_steps", "num_epochs") if engine.learning_rate_decay == 1 else ()
+    # the steps so far hang on their number only through the decay of their sizes, and where averages begin
+    free = engine.learning_rate_decay == 1 and not engine.average
+    left_out = ("num_steps", "num_epochs") if free else ()
     checkpoint = Checkpoint(engine.checkpoint, identity(engine, problem, run, left_out))
     found = checkpoint.load()
     if found is None:
         return checkpoint
     arrays, record = found
     stepper.restore({k.removeprefix("state/"): v for k, v in arrays.items() if k.startswith("state/")})
-    watch.add(arrays["history/losses"])
-    watch.quiet = int(record["quiet"])
-    _LOG.info("resumed %s after step %d", checkpoint.path, len(watch.losses))
+    course.restore(arrays["history/losses"], record)
+    _LOG.info("resumed %s after step %d", checkpoint.path, course.done)
     return checkpoint
 
 
-def _save(checkpoint: Checkpoint, stepper: Stepper, watch: Watch) -> None:
+def _save(checkpoint: Checkpoint, stepper: Stepper, course: Course) -> None:
     arrays: dict[str, Any] = {f"state/{k}": v for k, v in stepper.arrays().items()}
-    arrays["history/losses"] = np.asarray(watch.losses, dtype=float)
-    save_or_warn(checkpoint, arrays, {"quiet": watch.quiet})
+    arrays["history/losses"] = np.array([w.losses for w in course.watches], dtype=float)
+    save_or_warn(checkpoint, arrays, course.record())
 
 
 def check_same_params(found: Mapping[str, np.ndarray], own: Mapping[str, Any], prefix: str) -> None:

@@ -27,6 +27,8 @@ def by_epochs(engine: SVI, problem: Problem) -> bool:
 def settled(engine: SVI, problem: Problem) -> SVI:
     """The engine with the numbers filled in that depend on the kind of run."""
     epochs = by_epochs(engine, problem)
+    if engine.average and engine.learning_rate_decay is None:
+        engine = dataclasses.replace(engine, learning_rate_decay=1.0)
     values: dict[str, Any] = {
         k: v for k, v in (_NETWORKS if epochs else _GUIDE).items() if getattr(engine, k) is None
     }
@@ -55,6 +57,8 @@ def training_reason(engine: SVI, problem: Problem) -> str | None:
                 "a training by epochs takes rows in a random order of its own, and a stream has no random "
                 "access; give an array"
             )
+        if engine.average or engine.num_restarts > 1:
+            return "average and num_restarts are for runs in steps, and this is a training by epochs"
         if getattr(engine.objective, "estimator", "auto") == "enum":
             return "an amortised model has no discrete sites to enumerate; use estimator='auto'"
         if engine.patience is not None and not engine.validation:

@@ -68,6 +68,13 @@ class SVI(Engine):
         A folder for checkpoints, written every so many blocks of ``window`` steps (trainings by epochs: every
         so many epochs). A run whose folder holds a checkpoint of the same settings, program, data and seed
         goes on from it, to the same result as if it had not been stopped.
+    average
+        Whether the fitted params are the mean over the steps after the objective has settled (at the latest
+        over the second half), with a constant step size unless ``learning_rate_decay`` says otherwise
+        (Polyak and Juditsky 1992; Dhaka et al. 2020). Means are taken in unconstrained space.
+    num_restarts
+        Runs from different starts, taken together on JAX; the one with the highest objective is kept, and
+        ``fit.meta["restarts"]`` has the objective of each with its error.
     num_draws
         Independent draws of the fitted guide.
     window, tolerance, early_stop
@@ -96,6 +103,8 @@ class SVI(Engine):
     patience: int | None = None
     checkpoint: str | None = None
     checkpoint_every: int = 1
+    average: bool = False
+    num_restarts: int = 1
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
@@ -123,6 +132,8 @@ class SVI(Engine):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
         check_flag("early_stop", self.early_stop)
+        check_flag("average", self.average)
+        check_count("num_restarts", self.num_restarts)
         if self.learning_rate_decay not in (None, 1):
             check_fraction("learning_rate_decay", self.learning_rate_decay)
         check_choice("schedule", self.schedule, SCHEDULES)
@@ -151,6 +162,7 @@ class SVI(Engine):
             or self._nothing_to_fit(problem)
             or self._params_on_jax(problem)
             or self._guide_on_jax(problem)
+            or self._restarts_on_pyro(problem)
             or self._points_have_no_weights()
             or self._check_batches(problem)
             or backend_or_reason(self.backend, first_rows(self, problem))
@@ -187,6 +199,13 @@ class SVI(Engine):
             return (
                 f"a guide function needs a NumPyro twin, and {problem.model.describe()} is translated; use a "
                 f"named family {FAMILY_NAMES}, or backend='pyro'"
+            )
+        return None
+
+    def _restarts_on_pyro(self, problem: Problem) -> str | None:
+        if self.num_restarts > 1 and self.backend_for(problem) == "pyro":
+            return (
+                "restarts are taken together on JAX only; use backend='numpyro', or fits with different seeds"
             )
         return None
 
