@@ -98,7 +98,7 @@ def test_checkpoints_may_be_rarer_and_hold_arrays_and_json(tmp_path: Path, monke
     content = (tmp_path / "checkpoint.safetensors").read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
-    assert json.loads(header["__metadata__"]["ppl_lvm"])["record"] == {"quiet": 0}
+    assert json.loads(header["__metadata__"]["ppl_lvm"])["record"] == {"quiet": [0], "begin": None}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -172,7 +172,6 @@ def runaway(y):
 def test_a_nan_names_the_step_and_the_checkpoint(backend: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"NaN or infinite\) at step \d+; lower.*last good checkpoint stays"):
         run(backend, runaway, Y, learning_rate=0.05, checkpoint=tmp_path)
-    assert run(backend, runaway, Y, learning_rate=0.05, checkpoint=tmp_path, num_steps=10).status.details
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
