@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ppl_lvm.backends._jax_guide import Guide
 from ppl_lvm.backends._jax_guides import guide_key
@@ -59,11 +60,16 @@ def row_blocks(
 ) -> Callable[[], Iterable[dict[str, Any]]]:
     """Passes over all rows, as arguments of the programs on the device."""
     if source is None:
-        begins = range(0, problem.num_data or 0, size)
-        return lambda: (take(data, problem.batched, slice(i, i + size)) for i in begins)
+        n = problem.num_data or 0
+        return lambda: (_slice(data, problem.batched, i, min(size, n - i)) for i in range(0, n, size))
     return lambda: (
         {**data, **{k: jnp.asarray(block[k]) for k in problem.batched}} for block in source.blocks(size)
     )
+
+
+def _slice(data: Any, batched: tuple[str, ...], begin: int, count: int) -> dict[str, Any]:
+    """Rows from ``begin`` on; a slice with a fixed start would be compiled again for each block."""
+    return {k: lax.dynamic_slice_in_dim(v, begin, count) if k in batched else v for k, v in data.items()}
 
 
 def batch_loss(
