@@ -54,6 +54,7 @@ _HOME = {
     "subspace_angles": "rotation",
     "SufficientStatistics": "models._statistics",
     "load": "storage",
+    "Stream": "streams",
     "SVI": "engines.svi",
     "ELBO": "engines.svi",
     "Renyi": "engines.svi",

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import inspect
 import math
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ppl_lvm.streams import in_blocks
+
+_MAPPED: ContextVar[bool] = ContextVar("mapped rows stay on disk", default=False)
+
+
+@contextlib.contextmanager
+def mapped_rows_kept(kept: bool) -> Iterator[None]:
+    """Within, memory-mapped arrays are checked and passed on as they are, and not read into memory."""
+    before = _MAPPED.set(kept)
+    try:
+        yield
+    finally:
+        _MAPPED.reset(before)
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,8 @@ def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
     ValueError
         If there are NaN, infinite values or no rows.
     """
+    if isinstance(value, np.memmap) and _MAPPED.get() and value.dtype.kind in "fiub" and value.size:
+        return _mapped(name, value, allow_nan)
     if isinstance(value, np.ma.MaskedArray) and allow_nan:
         value = np.ma.filled(value.astype(float), np.nan)
     if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
@@ -55,7 +73,7 @@ def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
             f"{name}: {masked} of {value.size} values are masked; drop or impute those rows first."
         )
     if hasattr(value, "detach"):  # a torch tensor
-        value = value.detach().cpu()
+        value = value.detach().cpu().numpy()
     try:
         array = np.array(value)  # a copy: later changes of the user's array are not ours
     except (ValueError, TypeError) as error:
@@ -82,6 +100,19 @@ def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
     return array
 
 
+def _mapped(name: str, value: np.memmap, allow_nan: bool) -> np.ndarray:
+    """A mapped array as it is, looked through in blocks."""
+    first = 0
+    for block in in_blocks(value) if value.dtype.kind == "f" and not allow_nan else ():
+        bad = np.flatnonzero(~np.isfinite(block.reshape(len(block), -1)).all(1))
+        if bad.size:
+            raise ValueError(
+                f"{name}: row {first + int(bad[0])} has NaN or infinite values; drop or impute it."
+            )
+        first += len(block)
+    return value
+
+
 def to_matrix(name: str, raw: Any) -> tuple[np.ndarray, Any, Any]:
     """A float (n, d) array, its column labels and its row labels (None where there are none)."""
     columns = rows = None
@@ -98,6 +129,8 @@ def to_matrix(name: str, raw: Any) -> tuple[np.ndarray, Any, Any]:
     if array.ndim != 2:
         hint = f"; for one feature pass {name}[:, None]" if array.ndim == 1 else ""
         raise ValueError(f"{name}: expected shape (n, d), rows by features, got {array.shape}{hint}.")
+    if isinstance(array, np.memmap):
+        return array, columns, rows
     # one memory layout, so that an array and a frame of the same numbers give the same sums
     return np.array(array, dtype=np.float64, order="C"), columns, rows
 
@@ -172,6 +205,8 @@ def cast(value: Any, dtype: str) -> Any:
     """Floats of a (nested) argument at the fit's dtype; integers, booleans and statics as they are."""
     if isinstance(value, Mapping):
         return {k: cast(v, dtype) for k, v in value.items()}
+    if isinstance(value, np.memmap):  # at the dtype when its rows are read
+        return value
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind == "f":
         return np.asarray(value, dtype=dtype)
     return value

@@ -57,6 +57,7 @@ def _svi(fit: Fit) -> Effort:
     batch, rows = getattr(fit.engine, "batch_size", None), fit.meta.get("num_data")
     share = batch / rows if batch and rows else 1.0
     particles = getattr(fit.engine, "objective").num_particles  # noqa: B009  (engines are not imported here)
+    particles *= getattr(fit.engine, "num_restarts", 1)
     draws = 0 if fit.is_point else fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"]
     return Effort(float(np.size(history["loss"])) * particles * share, float(draws))
 

@@ -6,16 +6,18 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ppl_lvm.backends._few_rows import at_all_rows, sites_from_few_rows
 from ppl_lvm.backends.session import random_states_restored, torch_session
 from ppl_lvm.core import AbstractModel, Engine, Outcome, Problem, Run, Site, Status, as_model
-from ppl_lvm.data import Data, cast, read_only
+from ppl_lvm.data import Data, cast, mapped_rows_kept, read_only
 from ppl_lvm.progress import wanted
 from ppl_lvm.result import Fit
+from ppl_lvm.streams import NotKept, as_stream, in_memory, named_batch
 
 _DTYPES = ("float32", "float64")
 
@@ -64,8 +66,8 @@ def fit(
         raise TypeError(f"engine: expected settings such as SVI() or NUTS(), got {what}.")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed: expected a non-negative integer, got {seed!r}.")
-    with random_states_restored():
-        problem = prepare(model, data, dims=dims, coords=coords, dtype=dtype)
+    with random_states_restored(), _loader_seeded(data, int(seed)):
+        problem = _prepared(model, data, engine, {"dims": dims, "coords": coords, "dtype": dtype})
         reason = engine.check(problem)
         if reason:
             raise ValueError(f"{type(engine).__name__}: {reason}.")
@@ -77,6 +79,12 @@ def fit(
         result = _finish(_checked_at_draws(problem, result))
     meta = {**result.meta, **_meta(problem, result, int(seed)), "wall_seconds": seconds}
     meta |= {"translation": problem.notes["translation"]} if "translation" in problem.notes else {}
+    if "stream" in problem.notes:
+        gone = NotKept()
+        kept = dataclasses.replace(
+            problem, arguments=gone, data=dataclasses.replace(problem.data, values=gone)
+        )
+        result = dataclasses.replace(result, problem=kept)
     return dataclasses.replace(result, meta=meta)
 
 
@@ -106,6 +114,36 @@ def _one_line(text: str, most: int = 300) -> str:
     return line if len(line) <= most else line[:most] + " ..."
 
 
+@contextlib.contextmanager
+def _loader_seeded(data: Any, seed: int) -> Iterator[None]:
+    """A torch loader draws its order from torch's generator: by the fit's seed, and restored after it."""
+    if as_stream(data) is None:
+        yield
+        return
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _prepared(model: Any, data: Any, engine: Engine, settings: Mapping[str, Any]) -> Problem:
+    """The problem as an engine takes it: with all data in memory, or for one that takes batches of them."""
+    stream = as_stream(data)
+    if getattr(engine, "batch_size", None) is None:
+        if stream is not None:
+            raise ValueError(
+                f"{type(engine).__name__} with these settings needs all data at once, and a stream gives "
+                "batches of them; give an array, or use SVI(batch_size=...)."
+            )
+        return prepare(model, data, **settings)
+    if stream is not None:
+        batch = named_batch(stream.first(), as_model(model))
+        return at_all_rows(prepare(model, batch, **settings), stream)
+    with mapped_rows_kept(not as_model(model).trains_by_epochs):
+        return prepare(model, data, few_rows=True, **settings)
+
+
 def prepare(
     model: Any,
     data: Any,
@@ -114,8 +152,12 @@ def prepare(
     coords: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     fitting: bool = True,
+    few_rows: bool = False,
 ) -> Problem:
-    """Bind data to a model, fill in what depends on them, and trace the program."""
+    """Bind data to a model, fill in what depends on them, and trace the program.
+
+    ``few_rows`` (for engines that take minibatches) traces it at a few rows where there are many.
+    """
     if dtype not in (None, *_DTYPES):
         raise ValueError(f"dtype: expected one of {_DTYPES} or None, got {dtype!r}.")
     bound_model = as_model(model)
@@ -126,7 +168,7 @@ def prepare(
     if resolved.held_sites:
         base: Any = resolved
         base.check_held(_trace(base.base, arguments, chosen))
-    sites = _trace(resolved, arguments, chosen)
+    sites = _trace(resolved, arguments, chosen, few_rows=few_rows)
     networks = dtype is None and resolved.default_dtype is None
     if networks and any("$$$" in s.name for s in sites.values() if s.kind == "param"):
         chosen = "float32"
@@ -144,14 +186,20 @@ def engines_for(model: Any, data: Any) -> dict[str, str | None]:
         return {name: kind().check(problem) for name, kind in found.items() if issubclass(kind, Engine)}
 
 
-def _trace(model: AbstractModel, arguments: Mapping[str, Any], dtype: str) -> dict[str, Site]:
+def _trace(
+    model: AbstractModel, arguments: Mapping[str, Any], dtype: str, *, few_rows: bool = False
+) -> dict[str, Site]:
     from ppl_lvm.backends._pyro_trace import trace_sites
 
     key = _trace_key(model, arguments, dtype)
     if key is not None and key in _TRACED:
         return _TRACED[key]
     with torch_session(0, dtype):
-        sites = trace_sites(model, arguments, model.describe())
+
+        def traced(given: Mapping[str, Any]) -> dict[str, Site]:
+            return trace_sites(model, in_memory(given, dtype), model.describe())
+
+        sites = (sites_from_few_rows(model, arguments, traced) if few_rows else None) or traced(arguments)
     if key is not None:
         if len(_TRACED) >= 64:
             _TRACED.clear()
@@ -262,6 +310,7 @@ def _checked_at_draws(problem: Problem, result: Fit) -> Fit:
     """A translated program is compared with Pyro again where it matters, at draws of the posterior."""
     if result.backend != "numpyro" or result.draws is None or "translated" not in problem.notes:
         return result
+    problem = problem.notes.get("first_rows", problem)  # where a minibatch run was translated and checked
     from ppl_lvm.backends.translate import NUM_DRAWS_CHECKED, check_draws
     from ppl_lvm.result import flat_draws
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ppl_lvm.backends._few_rows import without_rows
 from ppl_lvm.core import Problem, as_model
 from ppl_lvm.data import is_dataframe
 from ppl_lvm.diagnostics import moments, quantities
@@ -428,6 +429,8 @@ def with_deterministic(fit: Fit) -> Fit:
     """The fit with the program's deterministic sites computed at every draw (of the proposal too)."""
     problem = fit.problem
     names = [s.name for s in problem.sites.values() if s.kind == "deterministic"] if problem else []
+    if problem is not None and without_rows(problem) is not problem:  # a value per datum and draw is too much
+        names = [n for n in names if not problem.sites[n].local]
     if problem is None or not names or (fit.draws is not None and set(names) <= set(fit.draws.data_vars)):
         return fit
     if fit.draws is None:
@@ -461,7 +464,7 @@ def _add_deterministic(fit: Fit, draws: xr.Dataset, names: list[str]) -> xr.Data
     from ppl_lvm.backends._pyro_predict import forward
     from ppl_lvm.backends.session import torch_session
 
-    problem: Any = fit.problem
+    problem: Any = without_rows(fit.problem)  # type: ignore[arg-type]  # with draws there is one
     chains, size = draws.sizes["chain"], draws.sizes["draw"]
     own = getattr(fit.model.exact, "deterministic", None)
     if own is not None:

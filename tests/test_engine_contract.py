@@ -105,6 +105,8 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "patience": [0, 2.5],
         "checkpoint": [3, True],
         "checkpoint_every": [0, 1.5],
+        "average": ["no", 2, None],
+        "num_restarts": [0, 1.5, None],
     },
     ImportanceSampling: {
         "num_samples": [0, 5, 100.0, True, None],

@@ -267,7 +267,7 @@ def test_settings_of_trainings_are_refused_for_other_models() -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("obs", dist.Normal(mu, 1.0), obs=x)
 
-    for settings in ({"validation": 0.1}, {"checkpoint": "folder"}, {"objective": ELBO(beta=2.0)}):
+    for settings in ({"validation": 0.1}, {"warmup_steps": 5}, {"objective": ELBO(beta=2.0)}):
         with pytest.raises(ValueError, match="trainings by epochs"):
             lvm.fit(simple, np.zeros(5), SVI(num_steps=10, **settings))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -84,3 +84,30 @@ def random_states_restored() -> Iterator[None]:
                 np.random.set_state(_Shared.states[0])
                 random.setstate(_Shared.states[1])
                 _Shared.states = None
+
+
+def generator_states() -> dict[str, np.ndarray]:
+    """States of the three generators that Pyro programs draw from (torch, NumPy, ``random``), as arrays."""
+    import torch
+
+    _, words, gauss = random.getstate()
+    _, key, place, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state().numpy().copy(),
+        "python": np.array(words, np.uint64),
+        "python_gauss": np.array(np.nan if gauss is None else gauss),
+        "numpy": np.array(key),
+        "numpy_place": np.array([place, has_gauss], np.int64),
+        "numpy_gauss": np.array(cached),
+    }
+
+
+def set_generator_states(states: Mapping[str, np.ndarray]) -> None:
+    """Back to what :func:`generator_states` gave; within a session, which restores the user's own."""
+    import torch
+
+    torch.set_rng_state(torch.from_numpy(np.array(states["torch"])))
+    gauss = float(states["python_gauss"])
+    random.setstate((3, tuple(map(int, states["python"])), None if np.isnan(gauss) else gauss))
+    place, has_gauss = map(int, states["numpy_place"])
+    np.random.set_state(("MT19937", states["numpy"], place, has_gauss, float(states["numpy_gauss"])))

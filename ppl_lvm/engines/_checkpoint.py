@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from ppl_lvm.streams import in_blocks
+
 Arrays = dict[str, np.ndarray]
+_LOG = logging.getLogger("ppl_lvm")
 _NAME = "checkpoint.safetensors"
 
 
@@ -86,6 +90,18 @@ class Checkpoint:
             raise
 
 
+def save_or_warn(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+    """Save; where that fails (a full disk), say so in the log and let the run go on."""
+    try:
+        checkpoint.save(arrays, record)
+    except OSError as error:
+        _LOG.warning(
+            "checkpoint: %s could not be written (%s); the previous one is whole, and the run goes on",
+            checkpoint.path,
+            error.strerror,
+        )
+
+
 def digest(values: Mapping[str, Any]) -> str:
     """A fingerprint of arrays and static values by name."""
     found = hashlib.blake2b(digest_size=16)
@@ -93,7 +109,8 @@ def digest(values: Mapping[str, Any]) -> str:
         found.update(name.encode())
         if isinstance(value, np.ndarray):
             found.update(f"{value.dtype} {value.shape}".encode())
-            found.update(np.ascontiguousarray(value).view(np.uint8).data)
+            for block in in_blocks(value) if isinstance(value, np.memmap) else (value,):
+                found.update(np.ascontiguousarray(block).view(np.uint8).data)
         else:
             found.update(repr(value).encode())
     return found.hexdigest()

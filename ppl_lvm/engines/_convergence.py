@@ -28,18 +28,35 @@ class Watch:
         Windows grow with the run (a tenth of it), so that slow gains are not lost in the noise. To
         stop early, even the largest gain that the error allows must be below the tolerance.
         """
+        if not self.measure():
+            return False
+        still = self.gain + 2 * self.gain_error < self.tolerance
+        self.quiet = self.quiet + 1 if still else 0
+        return self.settled
+
+    def measure(self) -> bool:
+        """The gain between the last two windows and its error; False while there are no two."""
         w = max(self.window, len(self.losses) // 10)
         if len(self.losses) < 2 * w:
             return False
         before, last = np.array(self.losses[-2 * w : -w]), np.array(self.losses[-w:])
         self.gain = float(before.mean() - last.mean())
         self.gain_error = math.sqrt(_mean_variance(before) + _mean_variance(last))
-        still = self.gain + 2 * self.gain_error < self.tolerance
-        self.quiet = self.quiet + 1 if still else 0
+        return True
+
+    @property
+    def settled(self) -> bool:
+        """Whether the objective stood still often enough in a row for the run to stop."""
         return self.quiet >= self.patience
+
+    def level(self) -> tuple[float, float]:
+        """Mean loss of the last window, and its error."""
+        last = np.array(self.losses[-max(self.window, len(self.losses) // 10) :])
+        return float(last.mean()), math.sqrt(_mean_variance(last)) if len(last) >= 20 else math.nan
 
     def status(self) -> Status:
         """Converged if the last gain is below the tolerance or within two standard errors of zero."""
+        self.measure()
         details = {"steps": float(len(self.losses)), "last_gain": self.gain, "gain_error": self.gain_error}
         converged = self.gain < max(self.tolerance, 2 * self.gain_error)
         details = {k: v for k, v in details.items() if math.isfinite(v)}

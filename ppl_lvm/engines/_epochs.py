@@ -8,7 +8,6 @@ epoch goes on as if it had not been stopped.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import time
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ppl_lvm.core import Outcome, Problem, Run, Status
-from ppl_lvm.engines._checkpoint import Checkpoint, digest
+from ppl_lvm.engines._checkpoint import Checkpoint, save_or_warn
+from ppl_lvm.engines._identity import identity
 from ppl_lvm.engines._interrupt import Interrupt, interruptible
 from ppl_lvm.engines._schedules import learning_rates, weights_at
 from ppl_lvm.progress import bar
@@ -183,31 +183,17 @@ def _check_finite(
 # ---- checkpoints -----------------------------------------------------------------------------------
 
 
-def _identity(engine: SVI, problem: Problem, run: Run) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
-    left_out = {"checkpoint", "checkpoint_every", "num_draws", "patience"}
+def _left_out(engine: SVI) -> tuple[str, ...]:
+    """Settings that may change when a run goes on."""
     if engine.learning_rate_decay == 1:  # the plan so far does not depend on how long the run is
-        left_out.add("num_epochs")
-    own = {f.name: getattr(engine, f.name) for f in dataclasses.fields(engine) if f.name not in left_out}
-    return {
-        **own,
-        "model": problem.model.to_settings() or problem.model.describe(),
-        "seed": run.seed,
-        "dtype": problem.dtype,
-        "data": digest(problem.data.values),
-        "init": _init_digest(run.init),
-    }
-
-
-def _init_digest(init: Any) -> str:
-    values = getattr(init, "params", init)
-    return "none" if values is None else digest({k: np.asarray(v) for k, v in dict(values).items()})
+        return ("patience", "num_epochs")
+    return ("patience",)
 
 
 def _resumed(engine: SVI, problem: Problem, run: Run, trainer: Trainer) -> tuple[History, Checkpoint | None]:
     if engine.checkpoint is None:
         return History(), None
-    checkpoint = Checkpoint(engine.checkpoint, _identity(engine, problem, run))
+    checkpoint = Checkpoint(engine.checkpoint, identity(engine, problem, run, _left_out(engine)))
     found = checkpoint.load()
     if found is None:
         return History(), checkpoint
@@ -233,14 +219,7 @@ def _save(checkpoint: Checkpoint, trainer: Trainer, history: History) -> None:
         "betas": history.betas,
         "best_epoch": history.best_epoch,
     }
-    try:
-        checkpoint.save(arrays, record)
-    except OSError as error:
-        _LOG.warning(
-            "checkpoint: %s could not be written (%s); the previous one is whole, and training goes on",
-            checkpoint.path,
-            error.strerror,
-        )
+    save_or_warn(checkpoint, arrays, record)
 
 
 def starting_params(problem: Problem, run: Run, known: Mapping[str, np.ndarray]) -> Arrays:

@@ -47,6 +47,34 @@ def is_split(problem: Problem, density: Density, guide: Guide) -> bool:
     return bool(density.shapes) and set(density.shapes) <= set(density.local) and guide.splits
 
 
+def split_log_joint(density: Density) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """``density.log_joint`` with a second part for data whatever the source can split.
+
+    Where it gives the total alone (labels summed out by enumeration), the data's part is what the total has
+    beyond the prior, as one number. That needs latents that all lie outside the data plate.
+
+    Raises
+    ------
+    ValueError
+        If the density does not split and has continuous latents inside the plate.
+    """
+
+    def split(z: Any, data: Any, params: Any) -> tuple[Any, Any]:
+        rest, per_datum = density.log_joint(z, data, params)
+        if per_datum is not None:
+            return rest, per_datum
+        if density.local:
+            raise ValueError(
+                f"batch_size: the twin enumerates discrete sites beside {list(density.local)} inside the "
+                "data plate, so that its density does not split over data; sum them out in one factor inside "
+                "the plate, use backend='pyro', or leave out batch_size."
+            )
+        prior = density.log_prior(z, data, params)
+        return prior, (rest - prior)[None]
+
+    return split
+
+
 def _compile(density: Density, guide: Guide) -> tuple[Callable, Callable]:
     def one(params: Any, key: Any, data: Any, held: Any) -> Any:
         z, (q_rest, q_local) = guide.draw(params, key, data)

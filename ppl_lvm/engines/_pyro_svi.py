@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +17,18 @@ from pyro.poutine.guide import GuideMessenger
 
 from ppl_lvm.backends import _pyro_guide as guides
 from ppl_lvm.backends._pyro_density import EnumerateAll, log_density
-from ppl_lvm.backends._pyro_flow import pace
 from ppl_lvm.backends._pyro_surface import PyroSurface
 from ppl_lvm.backends._pyro_trace import HoldParams, ScalePlate, to_torch
 from ppl_lvm.backends._pyro_weights import Weights, choose_weights
 from ppl_lvm.core import Problem, Run, Status
-from ppl_lvm.engines._convergence import Watch
 from ppl_lvm.engines._laplace import fit_at
+from ppl_lvm.engines._pyro_blocks import batch_loss, draws_in_blocks, outer_draws, row_blocks
+from ppl_lvm.engines._pyro_steps import PyroStepper, clipped_adam
+from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
+from ppl_lvm.engines._sources import Source, source_of
 from ppl_lvm.engines._start import starting_values
-from ppl_lvm.engines._svi_result import svi_fit
-from ppl_lvm.progress import bar
+from ppl_lvm.engines._steps import Taken, take_steps
+from ppl_lvm.engines._svi_result import run_passes, svi_fit, svi_fit_in_blocks, svi_fit_in_passes
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -39,18 +41,31 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
 
     start = starting_values(problem, run)[0]
     guide = guides.build_guide(problem, "mode" if engine.guide == "laplace" else engine.guide, start)
-    args = to_torch(problem.arguments)
+    few = first_rows(engine, problem)
+    source = source_of(problem, engine.batch_size or 1, run.seed)
+    args = to_torch((problem if source is None else few).arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pyro warns about sites that we enumerate or hold on purpose
-        _check_guide(engine, problem, guide, args)
-        status, losses = _optimise(engine, problem, guide, args, run)
+        _check_guide(engine, few, guide, to_torch(few.arguments))
+        status, losses, _ = _optimise(engine, problem, guide, args, run, source)
         params = {k: v.detach().numpy().copy() for k, v in pyro.get_param_store().items()}
         guide_params = {**problem.model.fixed_params, **params}
+        passes = passes_for(engine, problem)
+        if passes:
+            whole = row_blocks(problem, engine.batch_size or 1, source)
+            loss = batch_loss(engine, problem, guide, pyro_svi)
+            bounds = run_passes(problem, passes, whole, loss)
+            values = outer_draws(engine, problem, guide, guide_params)
+            return svi_fit_in_passes(engine, problem, "pyro", params, status, losses, bounds, values)
         if not problem.latents(discrete=False):
             last = -np.array(losses[-engine.window :])
             return svi_fit(engine, problem, "pyro", params, status, losses, last)
         if engine.guide in ("delta", "laplace"):
             return _at_point(engine, problem, run, guide, params, status, losses)
+        blocks = blocks_for(engine, problem)
+        if blocks is not None:
+            drawn = draws_in_blocks(engine, problem, guide, guide_params, blocks, source)
+            return svi_fit_in_blocks(engine, problem, "pyro", params, status, losses, drawn)
         values, log_q = guides.draw(problem, guide, guide_params, engine.num_draws)
         total, _, per_datum = log_density(problem, values, guide_params)
     weights = total - log_q
@@ -137,26 +152,25 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
 
 
 def _optimise(
-    engine: SVI, problem: Problem, guide: Callable[..., Any], args: dict, run: Run
-) -> tuple[Status, list[float]]:
+    engine: SVI, problem: Problem, guide: Callable[..., Any], args: dict, run: Run, source: Source | None
+) -> Taken:
+    if not isinstance(guide, AutoGuide):
+        with torch.no_grad():
+            guide(**args)  # params that start by the number of data start by that of all data
+    svi = pyro_svi(engine, problem, guide)
+    return take_steps(engine, problem, run, PyroStepper(engine, problem, run, svi, args, source), "Pyro")
+
+
+def pyro_svi(engine: SVI, problem: Problem, guide: Callable[..., Any]) -> PyroSVI:
+    """Pyro's SVI of batches: discrete sites summed out, params held, sites of the data plate scaled."""
     from ppl_lvm.engines.svi import ELBO
 
-    steps = engine.steps_for(problem)
     fixed = problem.model.fixed_params
     model = HoldParams(fixed)(EnumerateAll()(problem.model.pyro.model))
     if fixed:  # what is held is not the optimiser's to see
         model = poutine.block(model, hide_fn=lambda msg: msg["type"] == "param" and msg["name"] in fixed)
-    own_guide = guide
-    rate, decay = float(engine.learning_rate or 0.0), float(engine.learning_rate_decay or 1.0)
-
-    def settings(name: str) -> dict[str, Any]:
-        return {
-            "lr": rate * pace(own_guide, name),
-            "lrd": decay ** (1.0 / steps),
-            "clip_norm": engine.clip_norm,
-        }
-
-    optimiser = pyro.optim.ClippedAdam(settings)  # type: ignore[arg-type]  # a function by name works
+    optimiser = clipped_adam(engine, engine.steps_for(problem), guide)
+    loss = _objective(engine, problem, guide, first_rows(engine, problem))
     if (
         engine.batch_size is not None
         and problem.data_plate is not None
@@ -167,53 +181,16 @@ def _optimise(
             ScalePlate(problem.data_plate, factor)(model),
             ScalePlate(problem.data_plate, factor)(guide),
         )
-    loss = _objective(engine, problem, guide, args)
-    svi = PyroSVI(model, guide, optimiser, loss=loss)
-    watch = Watch(engine.window, engine.tolerance)
-    batches = _batches(engine, problem, args, run)
-    converged = False
-    with bar(steps, "SVI (Pyro)", run.progress) as tick:
-        for step in range(1, steps + 1):
-            value = svi.step(**next(batches))
-            _check_finite(value, step, engine)
-            watch.losses.append(value)
-            if step % engine.window == 0:
-                converged = watch.check()
-                tick(engine.window, f"bound {-np.mean(watch.losses[-engine.window :]):.2f} nats")
-                if converged and engine.early_stop:
-                    break
-    return watch.status(), watch.losses
+    return PyroSVI(model, guide, optimiser, loss=loss)
 
 
-def _check_finite(value: float, step: int, engine: SVI) -> None:
-    if not np.isfinite(value):
-        raise ValueError(
-            f"SVI: the objective became {value} at step {step}; lower learning_rate (now "
-            f"{engine.learning_rate:g}), pass init=, or check the data's scale."
-        )
-
-
-def _batches(engine: SVI, problem: Problem, args: dict, run: Run) -> Iterator[dict]:
-    """Arguments of each step: all data, or rows drawn without replacement within an epoch."""
-    size, n = engine.batch_size, problem.num_data
-    if size is None or n is None:
-        while True:
-            yield args
-    rng = run.rng(3)
-    while True:
-        order = rng.permutation(n)
-        for first in range(0, n - size + 1, size):
-            rows = torch.from_numpy(order[first : first + size])
-            yield {k: v[rows] if k in problem.batched else v for k, v in args.items()}
-
-
-def _objective(engine: SVI, problem: Problem, guide: Callable[..., Any], args: dict) -> Any:
+def _objective(engine: SVI, problem: Problem, guide: Callable[..., Any], few: Problem) -> Any:
     from ppl_lvm.engines.svi import Renyi
 
-    objective = engine.objective
+    objective, args = engine.objective, to_torch(few.arguments)
     if isinstance(objective, Renyi):
         with pyro.get_param_store().scope():
-            return _renyi(engine, problem, choose_weights(problem, guide, args))
+            return _renyi(engine, problem, choose_weights(few, guide, args))
     kind = objective.estimator
     if kind == "auto":
         discrete = bool(problem.latents(discrete=True))

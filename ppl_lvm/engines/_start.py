@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._rows import take
+from ppl_lvm.streams import in_memory
 
 Start = dict[str, np.ndarray]
+_ENOUGH = 20_000  # rows
 
 
 def starting_values(problem: Problem, run: Run, num: int = 1) -> list[Start]:
@@ -29,7 +32,16 @@ def _from_model(problem: Problem, run: Run, num: int) -> list[Start]:
     make = getattr(exact, "initial_values", None)
     if make is None or _covers_all(problem, run.init):
         return [{} for _ in range(num)]
-    return [make(problem.arguments, run.rng(1000 + i)) for i in range(num)]
+    return [make(_some_rows(problem, run), run.rng(1000 + i)) for i in range(num)]
+
+
+def _some_rows(problem: Problem, run: Run) -> Mapping[str, Any]:
+    """The arguments at rows enough for a start: clustering millions would take longer than the fit."""
+    n = problem.num_data
+    if n is None or n <= _ENOUGH or not problem.batched or "stream" in problem.notes:
+        return in_memory(problem.arguments, problem.dtype)  # of a stream, the first batch
+    rows = np.sort(run.rng(998).choice(n, _ENOUGH, replace=False))
+    return in_memory(take(problem.arguments, problem.batched, rows), problem.dtype)
 
 
 def _covers_all(problem: Problem, init: Any) -> bool:

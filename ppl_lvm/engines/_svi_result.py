@@ -2,14 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ppl_lvm.core import Engine, Evidence, Problem, Status
 from ppl_lvm.engines._convergence import LogQ, bound, symmetrised_log_q
 from ppl_lvm.result import Fit, chain_dataset
+
+
+class Drawn(NamedTuple):
+    """Values by site (s, ...) with log q (s,), and log p of the first of them (m <= s,)."""
+
+    values: Mapping[str, np.ndarray]
+    log_p: np.ndarray
+    log_q: np.ndarray
+    log_q_at: LogQ
+
+
+def svi_fit_in_blocks(
+    engine: Engine,
+    problem: Problem,
+    backend: str,
+    params: Mapping[str, np.ndarray],
+    status: Status,
+    losses: list[float],
+    drawn: Drawn,
+) -> Fit:
+    """The fit whose draws were weighed in blocks of rows.
+
+    Where that was done for some of the draws only, the fit has no weights, and its evidence is the mean over
+    those draws at all data, with its error.
+    """
+    m, num = len(drawn.log_p), len(drawn.log_q)
+    some = {k: v[:m] for k, v in drawn.values.items()}
+    fit = svi_fit(
+        engine,
+        problem,
+        backend,
+        params,
+        status,
+        losses,
+        drawn.log_p - drawn.log_q[:m],
+        values=some,
+        log_p=drawn.log_p,
+        log_q=drawn.log_q[:m],
+        log_q_at=drawn.log_q_at,
+    )
+    if m == num or fit.evidence is None:
+        return fit
+    notes = [fit.evidence.note, f"from {m} of {num} draws, at all {problem.num_data} data"]
+    evidence = dataclasses.replace(fit.evidence, note="; ".join(n for n in notes if n))
+    draws = chain_dataset(problem, {k: v[None] for k, v in drawn.values.items()}, kind="independent")
+    return dataclasses.replace(fit, draws=draws, sample_stats=None, evidence=evidence)
+
+
+def svi_fit_in_passes(
+    engine: Engine,
+    problem: Problem,
+    backend: str,
+    params: Mapping[str, np.ndarray],
+    status: Status,
+    losses: list[float],
+    bounds: np.ndarray,
+    values: Mapping[str, np.ndarray],
+) -> Fit:
+    """The fit whose evidence is the mean of ``bounds``, each the objective over all data in batches.
+
+    ``values`` are draws of the latents outside the data plate, (s, ...) by site; those inside it, a value per
+    datum and draw, are left out.
+    """
+    alpha = getattr(getattr(engine, "objective", None), "alpha", None)
+    found = bound(bounds, problem, alpha=None, particles=1)
+    if alpha is not None and not 0 <= alpha < 1:
+        found = dataclasses.replace(found, kind="estimate")
+    draws = chain_dataset(problem, {k: v[None] for k, v in values.items()}, kind="independent")
+    return _assembled(
+        engine, problem, backend, params, status, losses, found, draws if values else None, None
+    )
+
+
+def run_passes(
+    problem: Problem, num: int, batches: Callable[[], Iterable[Any]], loss: Callable[[int, int, Any], float]
+) -> np.ndarray:
+    """The objective over all data, ``num`` times; ``loss(i, rows, batch)``: the negative bound from a batch.
+
+    Each datum is in one batch of a pass, so that the sum of the batches' shares is unbiased.
+    """
+    totals, number = np.zeros(num), 0
+    for i in range(num):
+        for batch in batches():
+            rows = len(batch[problem.batched[0]])
+            totals[i] -= loss(number, rows, batch) * rows / (problem.num_data or 0)
+            number += 1
+    return totals
 
 
 def svi_fit(
@@ -42,6 +130,20 @@ def svi_fit(
         stats = chain_dataset(None, per_draw, kind="independent")
     found = bound(weights, problem, alpha=alpha, particles=objective.num_particles)
     evidence = Evidence(found.kind, found.nats, found.std_error, found.conditional_on, note)
+    return _assembled(engine, problem, backend, params, status, losses, evidence, draws, stats)
+
+
+def _assembled(
+    engine: Engine,
+    problem: Problem,
+    backend: str,
+    params: Mapping[str, np.ndarray],
+    status: Status,
+    losses: list[float],
+    evidence: Evidence,
+    draws: Any,
+    stats: Any,
+) -> Fit:
     history = {"loss": np.asarray(losses)[None]}
     groups: dict[str, Any] = {
         "optimization": chain_dataset(None, history, kind="optimisation").rename(draw="step")

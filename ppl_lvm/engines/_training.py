@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_lvm.backends.amortised import amortised
 from ppl_lvm.core import Problem
+from ppl_lvm.engines._rows import first_rows
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.svi import SVI
@@ -18,7 +19,7 @@ _NETWORKS = {"learning_rate": 1e-3, "learning_rate_decay": 1.0}
 
 def by_epochs(engine: SVI, problem: Problem) -> bool:
     """Whether the run is a training by epochs: an amortised model of ours, or any with ``num_epochs``."""
-    if engine.guide is not None or not amortised(problem, engine.backend_for(problem)):
+    if engine.guide is not None or not amortised(first_rows(engine, problem), engine.backend_for(problem)):
         return False
     return problem.model.trains_by_epochs or engine.num_epochs is not None
 
@@ -26,6 +27,8 @@ def by_epochs(engine: SVI, problem: Problem) -> bool:
 def settled(engine: SVI, problem: Problem) -> SVI:
     """The engine with the numbers filled in that depend on the kind of run."""
     epochs = by_epochs(engine, problem)
+    if engine.average and engine.learning_rate_decay is None:
+        engine = dataclasses.replace(engine, learning_rate_decay=1.0)
     values: dict[str, Any] = {
         k: v for k, v in (_NETWORKS if epochs else _GUIDE).items() if getattr(engine, k) is None
     }
@@ -49,6 +52,13 @@ def training_reason(engine: SVI, problem: Problem) -> str | None:
         library = {"pyro": "torch", "numpyro": "equinox"}[only]
         return f"the networks are {library} modules, which have gradients with backend={only!r} only"
     if by_epochs(engine, problem):
+        if "stream" in problem.notes:
+            return (
+                "a training by epochs takes rows in a random order of its own, and a stream has no random "
+                "access; give an array"
+            )
+        if engine.average or engine.num_restarts > 1:
+            return "average and num_restarts are for runs in steps, and this is a training by epochs"
         if getattr(engine.objective, "estimator", "auto") == "enum":
             return "an amortised model has no discrete sites to enumerate; use estimator='auto'"
         if engine.patience is not None and not engine.validation:
@@ -67,7 +77,6 @@ def training_reason(engine: SVI, problem: Problem) -> str | None:
 _OFF: dict[str, Any] = {
     "validation": 0.0,
     "patience": None,
-    "checkpoint": None,
     "warmup_steps": 0,
     "schedule": "exponential",
 }

@@ -20,10 +20,13 @@ from ppl_lvm.engines._checks import (
     no_observed,
     unsummable,
 )
+from ppl_lvm.engines._rows import first_rows
 from ppl_lvm.engines._schedules import SCHEDULES
+from ppl_lvm.engines._sources import streamed
 from ppl_lvm.engines.objectives import ELBO, Annealing, Renyi
 from ppl_lvm.families import FAMILY_NAMES, Flow, LowRank
 from ppl_lvm.result import Fit
+from ppl_lvm.streams import in_memory
 
 _ELBO = ELBO()
 
@@ -63,9 +66,16 @@ class SVI(Engine):
         Trainings by epochs: the share of rows held out, chosen by the seed, and for how many epochs their
         bound may fail to reach a new maximum before the run stops. The params of the best epoch are kept.
     checkpoint, checkpoint_every
-        Trainings by epochs: a folder for checkpoints, written every so many epochs. A run whose folder holds
-        a checkpoint of the same settings, data and seed goes on from it, to the same result as if it had not
-        been stopped.
+        A folder for checkpoints, written every so many blocks of ``window`` steps (trainings by epochs: every
+        so many epochs). A run whose folder holds a checkpoint of the same settings, program, data and seed
+        goes on from it, to the same result as if it had not been stopped.
+    average
+        Whether the fitted params are the mean over the steps after the objective has settled (at the latest
+        over the second half), with a constant step size unless ``learning_rate_decay`` says otherwise
+        (Polyak and Juditsky 1992; Dhaka et al. 2020). Means are taken in unconstrained space.
+    num_restarts
+        Runs from different starts, taken together on JAX; the one with the highest objective is kept, and
+        ``fit.meta["restarts"]`` has the objective of each with its error.
     num_draws
         Independent draws of the fitted guide.
     window, tolerance, early_stop
@@ -94,6 +104,8 @@ class SVI(Engine):
     patience: int | None = None
     checkpoint: str | None = None
     checkpoint_every: int = 1
+    average: bool = False
+    num_restarts: int = 1
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
@@ -121,6 +133,8 @@ class SVI(Engine):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
         check_flag("early_stop", self.early_stop)
+        check_flag("average", self.average)
+        check_count("num_restarts", self.num_restarts)
         if self.learning_rate_decay not in (None, 1):
             check_fraction("learning_rate_decay", self.learning_rate_decay)
         check_choice("schedule", self.schedule, SCHEDULES)
@@ -149,10 +163,11 @@ class SVI(Engine):
             or self._nothing_to_fit(problem)
             or self._params_on_jax(problem)
             or self._guide_on_jax(problem)
+            or self._restarts_on_pyro(problem)
             or self._points_have_no_weights()
-            or backend_or_reason(self.backend, problem)
-            or self._moving_supports(problem)
             or self._check_batches(problem)
+            or backend_or_reason(self.backend, first_rows(self, problem))
+            or self._moving_supports(first_rows(self, problem))
         )
 
     def _nothing_to_fit(self, problem: Problem) -> str | None:
@@ -193,8 +208,15 @@ class SVI(Engine):
         own = callable(self.guide) or (self.guide is None and problem.model.pyro.guide is not None)
         return None if own else fixed_supports("SVI", problem, self.backend_for(problem))
 
+    def _restarts_on_pyro(self, problem: Problem) -> str | None:
+        if self.num_restarts > 1 and self.backend_for(problem) == "pyro":
+            return (
+                "restarts are taken together on JAX only; use backend='numpyro', or fits with different seeds"
+            )
+        return None
+
     def _check_batches(self, problem: Problem) -> str | None:
-        size = self.batch_size
+        size, rows = self.batch_size, first_rows(self, problem).num_data
         if self.num_epochs is not None and size is None:
             return "num_epochs needs batch_size (or give num_steps)"
         if size is None:
@@ -211,6 +233,15 @@ class SVI(Engine):
             )
         if not problem.batched:
             return "batch_size finds no argument along the data plate; name them in Model(batched=(...))"
+        if "stream" in problem.notes and rows != size:
+            return f"batch_size is {size}, and the stream's first batch has {rows} rows; make them equal"
+        if "stream" in problem.notes and self.checkpoint is not None:
+            return (
+                "checkpoint needs data with random access, and a stream cannot be taken up in its middle; "
+                "give an array (a memory-mapped one will do), or leave out checkpoint"
+            )
+        if streamed(problem) and self.guide in ("delta", "laplace"):
+            return f"guide={self.guide!r} ends in a search on all data, which have to be in memory for it"
         local = [s.name for s in problem.latents(discrete=False) if s.local]
         outside = [s.name for s in problem.latents() if not s.local]
         shared = [s.name for s in problem.latents(discrete=True) if not s.local]
@@ -245,6 +276,8 @@ class SVI(Engine):
         if by_epochs(self, problem):
             from ppl_lvm.engines._svi_amortised import run_epochs
 
+            held = in_memory(problem.arguments, problem.dtype)  # rows are taken at random, by either backend
+            problem = dataclasses.replace(problem, arguments=held)
             return run_epochs(engine, problem, run, backend)
         if backend == "numpyro":
             from ppl_lvm.engines._jax_svi import run_svi

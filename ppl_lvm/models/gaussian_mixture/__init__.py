@@ -43,6 +43,7 @@ import numpy as np
 from ppl_lvm.core import AbstractModel, Array, Program, Values
 from ppl_lvm.data import Data, bind_matrix
 from ppl_lvm.models.gaussian_mixture._exact import GaussianMixtureExact
+from ppl_lvm.streams import column_moments
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
 
@@ -232,7 +233,7 @@ class GaussianMixture(AbstractModel):
                 raise ValueError(f"{name}: expected one number or {d} (one per feature), got {len(value)}.")
         filled: dict[str, Any] = {}
         if self.loc_mean is None:
-            filled["loc_mean"] = tuple(x.mean(0).tolist())
+            filled["loc_mean"] = tuple(column_moments(x)[0].tolist())
         if None in (self.loc_scale, self.scale_loc):
             spread = self._column_spread(x)
             if self.loc_scale is None:
@@ -247,8 +248,8 @@ class GaussianMixture(AbstractModel):
         return name == "scale_loc" and self.covariance == "spherical"
 
     def _column_spread(self, x: Array) -> Array:
-        spread = x.std(0)
-        flat = np.flatnonzero(spread <= 1e-12 * np.abs(x).max(0))
+        _, spread, largest = column_moments(x)
+        flat = np.flatnonzero(spread <= 1e-12 * largest)
         if flat.size:
             raise ValueError(
                 f"x: column {int(flat[0])} is constant, so the prior cannot be scaled to it; drop the "

@@ -1,0 +1,137 @@
+"""Steps of Pyro's SVI, with all that they depend on as arrays: params, Adam's state, random generators."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyro
+import torch
+
+from ppl_lvm.backends._pyro_flow import pace
+from ppl_lvm.backends._pyro_trace import to_torch
+from ppl_lvm.backends.session import generator_states, set_generator_states
+from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._batches import Batches
+from ppl_lvm.engines._checkpoint import Arrays
+from ppl_lvm.engines._interrupt import Interrupt
+from ppl_lvm.engines._sources import Source
+from ppl_lvm.engines._steps import check_same_params
+
+if TYPE_CHECKING:
+    from ppl_lvm.engines.svi import SVI
+
+_LOG = logging.getLogger("ppl_lvm")
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class PyroStepper:
+    """See :class:`ppl_lvm.engines._steps.Stepper`; lives within one ``torch_session``."""
+
+    def __init__(
+        self, engine: SVI, problem: Problem, run: Run, svi: Any, args: dict, source: Source | None
+    ) -> None:
+        self.svi, self.args, self.batched, self.source = svi, args, problem.batched, source
+        self.num_restarts = 1
+        self.mean: dict[str, Any] | None = {} if engine.average else None
+        self.batches = None
+        if engine.batch_size is not None and problem.num_data is not None:
+            self.batches = Batches(run.seed, problem.num_data, engine.batch_size)
+
+    def steps(self, first: int, count: int, begin: int | None, stop: Interrupt) -> np.ndarray:
+        losses: list[float] = []
+        for step in range(first, first + count):
+            losses.append(self._step(step))
+            if self.mean is not None and begin is not None:
+                self._average(self.mean, 1.0 / (step - begin + 1))
+            if stop.requested or not np.isfinite(losses[-1]):
+                break
+        return np.array(losses)[None]
+
+    def _average(self, mean: dict[str, Any], weight: float) -> None:
+        """The first weight is 1, which begins anew."""
+        for name, param in self._free().items():
+            value = param.detach()
+            before = mean.setdefault(name, value.clone())
+            before.add_(value - before, alpha=weight)
+
+    def finish(self, best: int, averaged: bool) -> None:
+        del best  # there is one
+        if averaged and self.mean:
+            with torch.no_grad():
+                for name, param in self._free().items():
+                    param.copy_(self.mean[name])
+
+    def _step(self, step: int) -> float:
+        """The loss; NaN where a param has left what a distribution allows, which torch says by an error."""
+        try:
+            return float(self.svi.step(**self._batch(step)))
+        except ValueError as error:
+            if not (step and str(error).startswith("Expected ")):
+                raise  # the program's own
+            _LOG.warning("SVI, step %d: %s", step + 1, str(error).split("\n")[0])
+            return math.nan
+
+    def _batch(self, step: int) -> dict[str, Any]:
+        if self.source is not None:
+            return to_torch(self.source.batch(step))
+        if self.batches is None:
+            return self.args
+        rows = torch.from_numpy(self.batches.rows(step, 1)[0])
+        return {k: v[rows] if k in self.batched else v for k, v in self.args.items()}
+
+    def arrays(self) -> Arrays:
+        out = {f"free/{n}": p.detach().numpy().copy() for n, p in self._free().items()}
+        for name, saved in self.svi.optim.get_state().items():
+            for moments in saved["state"].values():  # none where the objective has no gradient for it
+                out |= {f"{key}/{name}": moments[key].numpy().copy() for key in _MOMENTS}
+                out[f"step/{name}"] = np.asarray(moments["step"])
+            out[f"rate/{name}"] = np.asarray(saved["param_groups"][0]["lr"])
+        out |= {f"mean/{n}": v.numpy().copy() for n, v in (self.mean or {}).items()}
+        return out | {f"random/{n}": v for n, v in generator_states().items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        with torch.no_grad():  # declares the params
+            self.svi.loss(self.svi.model, self.svi.guide, **self._batch(0))
+        free = self._free()
+        check_same_params(arrays, free, "free/")
+        with torch.no_grad():
+            for name, param in free.items():
+                param.copy_(torch.from_numpy(np.array(arrays[f"free/{name}"])))
+                if f"rate/{name}" in arrays:
+                    self._restore_optimiser(name, param, arrays)
+        if self.mean is not None:
+            means = {n.removeprefix("mean/"): v for n, v in arrays.items() if n.startswith("mean/")}
+            self.mean = {n: torch.from_numpy(np.array(v)) for n, v in means.items()}
+        states = {n: v for n, v in arrays.items() if n.startswith("random/")}
+        set_generator_states({n.removeprefix("random/"): v for n, v in states.items()})
+
+    def _restore_optimiser(self, name: str, param: Any, arrays: Mapping[str, np.ndarray]) -> None:
+        optim = self.svi.optim
+        own = optim.optim_objs[param] = optim._get_optim(param)
+        optim.grad_clip[param] = optim._get_grad_clip(param)
+        if f"step/{name}" in arrays:
+            moments = {key: torch.from_numpy(np.array(arrays[f"{key}/{name}"])) for key in _MOMENTS}
+            own.state[param] = {"step": int(arrays[f"step/{name}"]), **moments}
+        own.param_groups[0]["lr"] = float(arrays[f"rate/{name}"])
+
+    def _free(self) -> dict[str, Any]:
+        store = pyro.get_param_store()
+        return {n: store._params[n] for n in store.keys()}  # noqa: SIM118  # not a mapping
+
+
+def clipped_adam(engine: SVI, steps: int, guide: Callable[..., Any]) -> Any:
+    """Adam with clipped gradients and a step size that decays over ``steps`` steps."""
+    rate, decay = float(engine.learning_rate or 0.0), float(engine.learning_rate_decay or 1.0)
+
+    def settings(name: str) -> dict[str, Any]:
+        return {
+            "lr": rate * pace(guide, name),
+            "lrd": decay ** (1.0 / steps),
+            "clip_norm": engine.clip_norm,
+        }
+
+    return pyro.optim.ClippedAdam(settings)  # type: ignore[arg-type]  # a function by name works

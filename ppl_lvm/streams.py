@@ -1,0 +1,157 @@
+"""Data that are never in memory as a whole: memory-mapped arrays, and batches that come one after another."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Batches of data, in an order of their own, for ``SVI(batch_size=...)``.
+
+    Parameters
+    ----------
+    batches
+        What gives the batches each time it is iterated (a list, a torch ``DataLoader``, an object with
+        ``__iter__``; not a generator, which can be iterated once). A batch is what ``lvm.fit`` takes as data:
+        an array, or a mapping of named arrays; a tuple or list has the program's arguments in their order.
+    num_data
+        Rows of all batches together: what one pass amounts to. The bound is of that many data.
+
+    All batches have ``batch_size`` rows; a last one that has fewer is left out of training, and part of the
+    bound at the end. Whether their order is random is the stream's own affair: sorted data give biased steps.
+    Priors that follow the data by a rule follow the first batch.
+    """
+
+    batches: Iterable[Any]
+    num_data: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.num_data, bool) or not isinstance(self.num_data, (int, np.integer)):
+            raise TypeError(f"num_data: expected an integer, got {self.num_data!r}.")
+        if self.num_data < 1:
+            raise ValueError(f"num_data: expected a positive integer, got {self.num_data}.")
+        if not isinstance(self.batches, Iterable):
+            raise TypeError(f"batches: expected an iterable, got {type(self.batches).__name__}.")
+        if isinstance(self.batches, Iterator):
+            raise TypeError(
+                f"batches: a {type(self.batches).__name__} can be iterated once, and training takes several "
+                "passes; give a list, a DataLoader, or an object whose __iter__ starts again."
+            )
+
+    def first(self) -> Any:
+        """The first batch of a pass."""
+        for batch in self.batches:
+            return batch
+        raise ValueError("batches: the stream is empty.")
+
+
+def as_stream(data: Any) -> Stream | None:
+    """A stream as it is, or that of a torch ``DataLoader``; None for anything else."""
+    if isinstance(data, Stream):
+        return data
+    if not type(data).__module__.startswith("torch.utils.data"):
+        return None
+    try:
+        size = len(data.dataset)
+    except (TypeError, AttributeError):
+        raise TypeError(
+            f"data: a {type(data).__name__} whose number of rows is not known; give lvm.Stream(loader, "
+            "num_data=...)."
+        ) from None
+    return Stream(data, size)
+
+
+def named_batch(batch: Any, model: Any) -> Any:
+    """A batch as ``lvm.fit`` takes data: tuples and lists of arrays by the arguments of the program."""
+    if not isinstance(batch, (tuple, list)):
+        return batch
+    if len(batch) == 1:
+        return batch[0]
+    program = model.pyro.model
+    names = list(inspect.signature(getattr(program, "forward", program)).parameters)
+    if len(batch) > len(names):
+        raise ValueError(f"batches: a batch has {len(batch)} parts, and the program takes {names}.")
+    return dict(zip(names, batch, strict=False))
+
+
+class NotKept(Mapping[str, Any]):
+    """What a fit has in place of data that came as a stream."""
+
+    _WORDS = "data: those of this fit came as a stream and are not kept; pass data to it (save: data=False)."
+
+    def __getitem__(self, name: str) -> Any:
+        raise ValueError(self._WORDS)
+
+    def __iter__(self) -> Iterator[str]:
+        raise ValueError(self._WORDS)
+
+    def __len__(self) -> int:
+        raise ValueError(self._WORDS)
+
+    def __repr__(self) -> str:
+        return "NotKept()"
+
+
+# ---- memory-mapped arrays ------------------------------------------------------------------------------
+
+BLOCK = 2**24  # bytes that are read at a time where a file is looked through
+
+
+def in_blocks(array: np.ndarray, size: int | None = None) -> Iterator[np.ndarray]:
+    """Blocks of rows of about ``size`` bytes, read into memory; pages of a file are let go behind them."""
+    size = BLOCK if size is None else size
+    row = max(1, array.nbytes // max(1, len(array)))
+    step = max(1, size // row)
+    for begin in range(0, len(array), step):
+        yield np.array(array[begin : begin + step])
+        let_go(array)
+
+
+def rows_at(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """``array[rows]`` in memory, read in the order in which a file holds them."""
+    flat = np.asarray(rows).ravel()
+    order = np.argsort(flat, kind="stable")
+    out = np.empty((len(flat), *array.shape[1:]), array.dtype)
+    out[order] = array[flat[order]]
+    let_go(array)
+    return out.reshape(*np.shape(rows), *array.shape[1:])
+
+
+def let_go(array: np.ndarray) -> None:
+    """Tell the system that the pages of a mapped file are not needed (they count as ours till then)."""
+    mapped = getattr(array, "_mmap", None)
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        with contextlib.suppress(OSError, ValueError):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def column_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means, sds and largest absolute values of the columns of x (n, d), in blocks where it is mapped."""
+    if not isinstance(x, np.memmap):
+        return x.mean(0), x.std(0), np.abs(x).max(0)
+    n, d = x.shape
+    total, squares, largest, origin = np.zeros(d), np.zeros(d), np.zeros(d), np.array(x[0], dtype=float)
+    for block in in_blocks(x):
+        total += (block - origin).sum(0)
+        squares += ((block - origin) ** 2).sum(0)
+        largest = np.maximum(largest, np.abs(block).max(0))
+    mean = total / n
+    return origin + mean, np.sqrt(np.maximum(squares / n - mean**2, 0.0)), largest
+
+
+def in_memory(arguments: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """Arguments with mapped arrays read, at the fit's dtype."""
+    return {k: at_dtype(np.array(v), dtype) if isinstance(v, np.memmap) else v for k, v in arguments.items()}
+
+
+def at_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Floats at a dtype; integers and booleans as they are."""
+    return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
