@@ -233,14 +233,7 @@ def _save(checkpoint: Checkpoint, trainer: Trainer, history: History) -> None:
         "betas": history.betas,
         "best_epoch": history.best_epoch,
     }
-    try:
-        checkpoint.save(arrays, record)
-    except OSError as error:
-        _LOG.warning(
-            "checkpoint: %s could not be written (%s); the previous one is whole, and training goes on",
-            checkpoint.path,
-            error.strerror,
-        )
+    checkpoint.save_or_warn(arrays, record, "training")
 
 
 def starting_params(problem: Problem, run: Run, known: Mapping[str, np.ndarray]) -> Arrays:

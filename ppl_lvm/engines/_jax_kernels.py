@@ -137,3 +137,8 @@ KERNELS: dict[str, Callable[[Any, Callable[..., Any]], Kernel]] = {
     "blackjax": blackjax_kernel,
     "numpyro": numpyro_kernel,
 }
+# a state's point and its log density
+WHERE: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "blackjax": lambda state: (state.hmc.position, state.hmc.logdensity),
+    "numpyro": lambda state: (state.z, -state.potential_energy),
+}

@@ -12,6 +12,7 @@ from ppl_lvm.engines._checks import (
     check_choice,
     check_count,
     check_flag,
+    check_folder,
     check_fraction,
     no_continuous_latents,
     params_without_values,
@@ -54,6 +55,14 @@ class NUTS(Engine):
         datum, with scales, step size and trajectories of its own, all data at once. None: where that is
         possible and the model has params. ``sample_stats`` then has sums (log densities, energies, steps) and
         means over data, and the group ``per_datum`` R-hat, effective sizes and divergences of each datum.
+    checkpoint, checkpoint_every
+        A folder for checkpoints, one of each chain, written every so many iterations, warm-up included. A run
+        whose folder holds checkpoints of the same settings, data and seed goes on from them, to the same
+        draws as if it had not been stopped; with a larger ``num_samples`` it goes on to that.
+
+    Ctrl-C ends a run after its current block of iterations (about 0.2 s): it gives the draws that are there,
+    with ``Outcome.INTERRUPTED``; during warm-up it raises ``KeyboardInterrupt`` in words. Either way the
+    checkpoints hold the last iteration.
     """
 
     backend: str = "auto"
@@ -67,6 +76,8 @@ class NUTS(Engine):
     kernel: str = "blackjax"
     chain_method: str = "auto"
     by_datum: bool | None = None
+    checkpoint: str | None = None
+    checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
@@ -81,6 +92,9 @@ class NUTS(Engine):
         check_flag("dense_mass", self.dense_mass)
         if self.by_datum is not None:
             check_flag("by_datum", self.by_datum)
+        check_count("checkpoint_every", self.checkpoint_every)
+        if self.checkpoint is not None:
+            object.__setattr__(self, "checkpoint", check_folder("checkpoint", self.checkpoint))
 
     def _check_starts(self) -> None:
         if self.num_starts is None:
@@ -125,15 +139,17 @@ class NUTS(Engine):
         return by_datum_reason(problem) is None
 
     def run(self, problem: Problem, run: Run) -> Fit:
+        from ppl_lvm.engines._nuts_run import refuse_others
+
         params = params_without_values("NUTS", problem, run)
+        refuse_others(self, problem, run, params)
         if self.splits(problem):
             return self._run_by_datum(problem, run, params)
         if self.backend_for(problem) == "numpyro":
             from ppl_lvm.engines._jax_nuts import sample
         else:
             from ppl_lvm.engines._pyro_nuts import sample
-        values, stats = sample(self, problem, run, params)
-        spent = stats.pop("warmup_steps")
+        values, stats, spent, stopped = sample(self, problem, run, params)
         return Fit(
             model=problem.model,
             engine=self,
@@ -142,7 +158,7 @@ class NUTS(Engine):
             draws=chain_dataset(problem, values, kind="chain"),
             sample_stats=chain_dataset(None, stats, kind="chain"),
             params=params,
-            status=_status(stats),
+            status=_status(stats, stopped),
             meta={"warmup_steps": int(spent.sum())},
         )
 
@@ -150,7 +166,7 @@ class NUTS(Engine):
         from ppl_lvm.engines._jax_nuts_rows import sample_rows, totals
         from ppl_lvm.engines._per_datum import per_datum
 
-        values, stats = sample_rows(self, problem, run, params)
+        values, stats, spent, stopped = sample_rows(self, problem, run, params)
         draws, every = chain_dataset(problem, values, kind="chain"), totals(stats)
         return Fit(
             model=problem.model,
@@ -161,15 +177,18 @@ class NUTS(Engine):
             sample_stats=chain_dataset(None, every, kind="chain"),
             params=params,
             groups={"per_datum": per_datum(problem, draws, stats)},
-            status=_status({**every, "diverging": stats["diverging"]}),
+            status=_status({**every, "diverging": stats["diverging"]}, stopped),
+            meta={"warmup_steps": int(spent.sum())},
         )
 
 
-def _status(stats: dict[str, np.ndarray]) -> Status:
+def _status(stats: dict[str, np.ndarray], stopped: str = "") -> Status:
     diverging = int(stats["diverging"].sum())
     details = {
         "divergences": float(diverging),
         "acceptance_rate": float(stats["acceptance_rate"].mean()),
         "step_size": float(stats["step_size"].mean()),
     }
+    if stopped:
+        return Status(Outcome.INTERRUPTED, details, (stopped,))
     return Status(Outcome.DIVERGENT if diverging else Outcome.OK, details)
