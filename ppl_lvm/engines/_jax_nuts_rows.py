@@ -96,7 +96,7 @@ class _Block:
         self.part = ChainPart(programs, flat, keys.reshape(-1), self._given, many=True)
 
     def found(self, count: int, size: int) -> tuple[Arrays, Arrays, np.ndarray]:
-        """Values and statistics (row, chain, draw, ...) and steps of warm-up (row, chain) of ``size`` rows."""
+        """Values and statistics (row, chain, draw, ...) and warm-up's steps (row, chain) of ``size`` rows."""
         kept = self.part.kept(count)
         values = self._finish(jnp.asarray(kept.pop(DRAWS)) * self._scales[:, None], *self._given)
         apart = jax.tree_util.tree_map(

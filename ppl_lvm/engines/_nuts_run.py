@@ -47,7 +47,7 @@ class Part(Protocol):
 
 
 class Drawn(NamedTuple):
-    """What came out: values by site and statistics, each (chain, draw, ...), leapfrog steps of warm-up (chain,),
+    """What came out: values by site and statistics, each (chain, draw, ...), warm-up's steps (chain,),
     and, where the user stopped the run, a sentence that says what is there."""
 
     values: Arrays
@@ -148,10 +148,8 @@ class Blocks:
         return (
             chains,
             length,
-            (
-                f"stopped with {length} of {engine.num_samples} draws in {len(chains)} of {len(counts)} chains"
-                + self._advice()
-            ),
+            f"stopped with {length} of {engine.num_samples} draws in {len(chains)} of {len(counts)} "
+            f"chains{self._advice()}",
         )
 
     def _advice(self) -> str:
