@@ -22,8 +22,9 @@ from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._jax_kernels import KERNELS, WHERE
+from ppl_lvm.engines._jax_metric import starting_metric
 from ppl_lvm.engines._jax_nuts_parts import DRAWS, WARMUP, Chain, ChainPart, by_chain
-from ppl_lvm.engines._jax_start import curvature_scales, start_points
+from ppl_lvm.engines._jax_start import start_points
 from ppl_lvm.engines._nuts_run import Arrays, Drawn, blocks
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ def sample(engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarra
         points = jnp.tile(
             points, (engine.num_chains // num_starts, 1)
         )  # chain i begins at i modulo their number
-        scales = curvature_scales(density, points[0], data, held)
+        metric = starting_metric(problem, run, density, data, held, points[0], engine.dense_mass)
+        scales = metric[0]
         keys = jax.random.split(jax.random.key(run.word(23)), engine.num_chains)
-        found = _run_chains(engine, problem, run, density, data, (held, scales), points / scales, keys)
+        found = _run_chains(engine, problem, run, density, data, (held, *metric), points / scales, keys)
         flat = jnp.asarray(found.values[""]) * scales
         return found._replace(values=_constrain(density, flat, data, held))
 
@@ -53,7 +55,7 @@ def _run_chains(
     run: Run,
     density: Density,
     data: Any,
-    params: tuple[Any, Any],
+    params: tuple[Any, ...],
     points: Any,
     keys: Any,
 ) -> Drawn:
@@ -104,7 +106,7 @@ def _compiled(
     key = ("nuts", density.key, settings, signature((data, params)))
 
     def build() -> tuple[Callable, Callable]:
-        start, advance = _program(engine, density)
+        start, advance = _program(engine, density, informed=len(params) > 2)
         if vectorized:
             start = jax.vmap(start, in_axes=(0, 0, None, None))
             advance = jax.vmap(advance, in_axes=(0, None, None, 0, None, None))
@@ -118,12 +120,15 @@ def _compiled(
     return cached(key, build)
 
 
-def _program(engine: NUTS, density: Density) -> tuple[Callable, Callable]:
+def _program(engine: NUTS, density: Density, *, informed: bool = False) -> tuple[Callable, Callable]:
+    """``start`` and ``advance`` of a chain; ``params`` are (held params, scales, and if ``informed`` the
+    inverse mass matrix to begin with)."""
+
     def log_density(flat: Any, data: Any, params: Any) -> Any:
-        held, scales = params
+        held, scales = params[:2]
         return density.total(density.unflatten(flat * scales), data, held)
 
-    kernel = KERNELS[engine.kernel](engine, log_density)
+    kernel = KERNELS[engine.kernel](engine, log_density, informed)
     warmup, num_samples = engine.num_warmup, engine.num_samples
 
     def start(point: Any, key: Any, data: Any, params: Any) -> Chain:

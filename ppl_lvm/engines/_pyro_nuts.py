@@ -17,8 +17,8 @@ from ppl_lvm.backends._pyro_density import EnumerateAll
 from ppl_lvm.backends._pyro_trace import HoldParams, ImproperOrigin, to_torch
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._nuts_run import Arrays, Drawn, blocks, relative
-from ppl_lvm.engines._pyro_nuts_state import kernel_state, restore_kernel
-from ppl_lvm.engines._start import starting_values
+from ppl_lvm.engines._pyro_nuts_state import begin_with_metric, kernel_state, restore_kernel
+from ppl_lvm.engines._start import draws_of, starting_values, thinned
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.nuts import NUTS
@@ -33,6 +33,7 @@ def sample(engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarra
     seeds = run.rng(7).integers(0, 2**31 - 1, engine.num_chains)
     total = (engine.num_warmup + engine.num_samples) * engine.num_chains
     chains, done = [], []
+    known = thinned(draws_of(problem, run.init))
     with blocks(engine, problem, run, params, total, "NUTS (Pyro)") as plan:
         places = [plan.checkpoint(f"chain_{i}") for i in range(engine.num_chains)]
         for start, seed, place in zip(starts, seeds, places, strict=True):
@@ -42,7 +43,7 @@ def sample(engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarra
             pyro.set_rng_seed(int(seed))
             with warnings.catch_warnings(), poutine.block():
                 warnings.simplefilter("ignore")  # torch's notes on its own deprecations, once per chain
-                chains.append(_Chain(engine, problem, model, args, start))
+                chains.append(_Chain(engine, problem, model, args, start, known))
                 done.append(plan.drive(chains[-1], place))
         kept, length, stopped = plan.longest(done)
     found = [chains[i].draws(length) for i in kept]
@@ -64,7 +65,13 @@ class _Chain:
     """
 
     def __init__(
-        self, engine: NUTS, problem: Problem, model: Callable[..., Any], args: Any, start: dict[str, Any]
+        self,
+        engine: NUTS,
+        problem: Problem,
+        model: Callable[..., Any],
+        args: Any,
+        start: dict[str, Any],
+        known: dict[str, np.ndarray],
     ) -> None:
         values = {k: to_torch(np.asarray(v, dtype=problem.dtype)) for k, v in start.items()}
         self.kernel = _CountedNUTS(
@@ -84,6 +91,8 @@ class _Chain:
                 f"{problem.model.describe()}: no starting point with a finite density was found ({error}); "
                 "pass init= with values that the data allow."
             ) from error
+        if known:
+            begin_with_metric(self.kernel, known)
         self.num_warmup = engine.num_warmup
         self.points: list[torch.Tensor] = []
         self.rows: list[tuple[float, float, bool, float, int]] = []

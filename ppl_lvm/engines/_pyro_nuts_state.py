@@ -8,8 +8,45 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_lvm.engines._start import shrunk_correlation
+
 Arrays = dict[str, np.ndarray]
 _COUNTERS = ("_t", "_accept_cnt", "_mean_accept_prob", "_divergences")
+
+
+def begin_with_metric(kernel: Any, draws: Mapping[str, np.ndarray]) -> None:
+    """Start adaptation from the (co)variances of draws (m, *shape) by site, in unconstrained space.
+
+    Sites without draws keep the variance of 1 that Pyro begins with. The step size is then sought again.
+    """
+    adapter, start = kernel._adapter, kernel.initial_params
+    size = len(next(iter(draws.values())))
+    for names, matrix in _blocks(kernel):
+        flat = torch.cat([_unconstrained(kernel, n, draws.get(n), start[n], size) for n in names], 1).numpy()
+        flat = flat[np.isfinite(flat).all(1)].astype(float)
+        spread = flat.std(0, ddof=1) if len(flat) > 2 else np.zeros(flat.shape[1])
+        own = spread > 1e-10 * (1.0 + np.abs(flat).max(0, initial=0.0))
+        scale = np.where(own, spread, 1.0)
+        found = np.diag(scale**2)
+        if matrix.dim() == 2 and own.sum() > 1:
+            both = np.ix_(own, own)
+            found[both] = shrunk_correlation(flat[:, own] / scale[own]) * np.outer(scale[own], scale[own])
+        value = torch.as_tensor(found if matrix.dim() == 2 else scale**2).to(matrix.dtype)
+        adapter.mass_matrix_adapter.inverse_mass_matrix = {names: value}
+    if adapter.adapt_step_size:
+        adapter.reset_step_size_adaptation(start)
+
+
+def _unconstrained(
+    kernel: Any, name: str, draws: np.ndarray | None, start: torch.Tensor, size: int
+) -> torch.Tensor:
+    """Draws of a site, flat: (size, numel); where there are none, its start again and again."""
+    if draws is None:
+        return start.detach().reshape(1, -1).expand(size, -1)
+    values = torch.as_tensor(draws, dtype=start.dtype)
+    if name in kernel.transforms:
+        values = kernel.transforms[name](values)
+    return values.detach().reshape(len(values), -1)
 
 
 def kernel_state(kernel: Any) -> tuple[Arrays, dict[str, Any]]:
