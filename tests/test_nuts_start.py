@@ -57,8 +57,8 @@ def sampled(name: str, init: Any, **settings: Any) -> lvm.Fit:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_without_warmup_the_metric_is_that_of_the_fit(name: str, earlier: lvm.Fit) -> None:
-    """In the coordinates of its Cholesky factor the target is standard normal: few steps at a step size of about
-    1, where the identity would need 40 / 0.03 of them. On Pyro, 15 iterations find that step size."""
+    """In the coordinates of its Cholesky factor the target is standard normal: few steps at a step size of
+    about 1, where the identity would need 40 / 0.03 of them. On Pyro, 15 iterations find that step size."""
     num, warmup = (60, 15) if name == "pyro" else (150, 0)
     fit = sampled(name, earlier, num_warmup=warmup, num_samples=num, dense_mass=True)
     assert fit.sample_stats is not None
