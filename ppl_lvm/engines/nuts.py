@@ -61,8 +61,8 @@ class NUTS(Engine):
         draws as if it had not been stopped; with a larger ``num_samples`` it goes on to that.
 
     With ``init=`` a fit that has draws, chains begin at different draws of it, and the mass matrix with their
-    variances (covariance, where ``dense_mass``) in unconstrained space; ``num_warmup`` stays as given, and 150
-    is enough where that fit is roughly right.
+    variances (covariance, where ``dense_mass``) in unconstrained space; ``num_warmup`` stays as given, and
+    150 is enough where that fit is roughly right.
 
     Ctrl-C ends a run after its current block of iterations (about 0.2 s): it gives the draws that are there,
     with ``Outcome.INTERRUPTED``; during warm-up it raises ``KeyboardInterrupt`` in words. Either way the
