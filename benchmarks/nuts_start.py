@@ -9,8 +9,8 @@ Cost is counted twice: evaluations of the log density, with a gradient or withou
 programs warm. What a run costs to 400 effective draws is its warm-up, and its sampling times 400 over the
 smallest bulk effective size of its quantities (1000 draws a chain, so that this is known); seconds are
 divided between the two by leapfrog steps. Quantities are sites, or what a model's symmetries leave alone.
-Prints one line of JSON; ends with status 1 if means of warm and cold runs differ by more than 4 combined errors (5, where there are more
-than 30 quantities), or an R-hat is beyond 1.02.
+Prints one line of JSON; ends with status 1 if means of warm and cold runs differ by more than 4 combined
+errors (5, where there are more than 30 quantities), or an R-hat is beyond 1.02.
 """
 
 from __future__ import annotations

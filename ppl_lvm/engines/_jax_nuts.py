@@ -25,6 +25,7 @@ from ppl_lvm.engines._jax_kernels import KERNELS, WHERE
 from ppl_lvm.engines._jax_metric import starting_metric
 from ppl_lvm.engines._jax_nuts_parts import DRAWS, WARMUP, Chain, ChainPart, by_chain
 from ppl_lvm.engines._jax_start import start_points
+from ppl_lvm.engines._jax_transport import transported
 from ppl_lvm.engines._nuts_run import Arrays, Drawn, blocks
 
 if TYPE_CHECKING:
@@ -37,14 +38,20 @@ def sample(engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarra
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
         num_starts = engine.num_starts or engine.num_chains
-        points = start_points(problem, run, density, data, held, num_starts)
+        if engine.transport:
+            density, held, points = transported(problem, run, density, data, held, num_starts)
+            metric: tuple[Any, ...] = (jnp.ones(density.size, points.dtype),)
+        else:
+            points = start_points(problem, run, density, data, held, num_starts)
+            metric = starting_metric(problem, run, density, data, held, points[0], engine.dense_mass)
         points = jnp.tile(
             points, (engine.num_chains // num_starts, 1)
         )  # chain i begins at i modulo their number
-        metric = starting_metric(problem, run, density, data, held, points[0], engine.dense_mass)
         scales = metric[0]
         keys = jax.random.split(jax.random.key(run.word(23)), engine.num_chains)
-        found = _run_chains(engine, problem, run, density, data, (held, *metric), points / scales, keys)
+        found = _run_chains(
+            engine, problem, run, density, data, (held, *metric), points / scales, keys, params
+        )
         flat = jnp.asarray(found.values[""]) * scales
         return found._replace(values=_constrain(density, flat, data, held))
 
@@ -58,6 +65,7 @@ def _run_chains(
     params: tuple[Any, ...],
     points: Any,
     keys: Any,
+    held: Arrays,
 ) -> Drawn:
     """Scaled unconstrained draws, under the name "", and statistics."""
     method = engine.chain_method
@@ -67,7 +75,7 @@ def _run_chains(
     start, advance = _compiled(engine, density, data, params, points, keys, together)
     programs, given, count = (start, advance, WHERE[engine.kernel]), (data, params), engine.num_chains
     total = (engine.num_warmup + engine.num_samples) * (1 if together else count)
-    with blocks(engine, problem, run, params[0], total) as plan:
+    with blocks(engine, problem, run, held, total) as plan:
         if together:
             part = ChainPart(programs, points, keys, given, many=True)
             at = plan.drive(part, plan.checkpoint("chains"))

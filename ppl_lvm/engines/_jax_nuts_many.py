@@ -32,7 +32,7 @@ def together(engine: NUTS, problem: Problem) -> bool:
     """Whether data sets like this one should run in one program: on accelerators, or where asked for."""
     if problem.model.numpyro is None or engine.backend_for(problem) != "numpyro":
         return False
-    if engine.checkpoint is not None:  # of one run; said where runs are one by one
+    if engine.checkpoint is not None or engine.transport:  # of one run; said where runs are one by one
         return False
     method = engine.chain_method
     return method == "vectorized" or (method == "auto" and jax.default_backend() != "cpu")

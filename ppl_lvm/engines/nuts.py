@@ -55,6 +55,10 @@ class NUTS(Engine):
         datum, with scales, step size and trajectories of its own, all data at once. None: where that is
         possible and the model has params. ``sample_stats`` then has sums (log densities, energies, steps) and
         means over data, and the group ``per_datum`` R-hat, effective sizes and divergences of each datum.
+    transport
+        On JAX, with ``init=`` the fit of a flow (``SVI(guide="flow", backend="numpyro")``): sample the noise
+        that the flow maps to the posterior, and map the draws back (Hoffman et al. 2019). Exact, however well
+        the flow fits; for curved posteriors and funnels.
     checkpoint, checkpoint_every
         A folder for checkpoints, one of each chain, written every so many iterations, warm-up included. A run
         whose folder holds checkpoints of the same settings, data and seed goes on from them, to the same
@@ -80,6 +84,7 @@ class NUTS(Engine):
     kernel: str = "blackjax"
     chain_method: str = "auto"
     by_datum: bool | None = None
+    transport: bool = False
     checkpoint: str | None = None
     checkpoint_every: int = 100
 
@@ -96,6 +101,9 @@ class NUTS(Engine):
         check_flag("dense_mass", self.dense_mass)
         if self.by_datum is not None:
             check_flag("by_datum", self.by_datum)
+        check_flag("transport", self.transport)
+        if self.transport and self.by_datum:
+            raise ValueError("transport: a flow carries all data at once; leave by_datum out.")
         check_count("checkpoint_every", self.checkpoint_every)
         if self.checkpoint is not None:
             object.__setattr__(self, "checkpoint", check_folder("checkpoint", self.checkpoint))
@@ -120,7 +128,13 @@ class NUTS(Engine):
             or unsummable("NUTS", problem)
             or backend_or_reason(self.backend, problem)
             or self._not_by_datum(problem)
+            or self._not_transported(problem)
         )
+
+    def _not_transported(self, problem: Problem) -> str | None:
+        if not self.transport or self.backend_for(problem) == "numpyro":
+            return None
+        return "transport needs the NumPyro backend; leave it out, or use backend='numpyro'"
 
     def _not_by_datum(self, problem: Problem) -> str | None:
         if not self.by_datum:
@@ -136,7 +150,7 @@ class NUTS(Engine):
         """Whether a run has chains of each datum on its own."""
         if self.by_datum is not None:
             return self.by_datum
-        if not problem.params or self.backend_for(problem) != "numpyro":
+        if self.transport or not problem.params or self.backend_for(problem) != "numpyro":
             return False
         from ppl_lvm.engines._jax_nuts_rows import by_datum_reason
 

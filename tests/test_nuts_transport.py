@@ -1,0 +1,128 @@
+"""NUTS(transport=True): sampling in the space of a flow's noise is exact, and cures curved posteriors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as numpyro_dist
+import pyro
+import pyro.distributions as dist
+import pytest
+from helpers import assert_within
+
+import ppl_lvm as lvm
+from ppl_lvm import NUTS, SVI, Flow
+from ppl_lvm.backends._numpyro import density_of
+from ppl_lvm.backends.session import jax_session
+from ppl_lvm.core import Run
+from ppl_lvm.engines._jax_transport import transported
+from ppl_lvm.fitting import prepare
+
+
+def funnel(y: Any) -> None:
+    """Neal's funnel, v ~ N(0, 3^2) and x ~ N(0, exp(v)); the data say nothing of either."""
+    v = pyro.sample("v", dist.Normal(y.new_tensor(0.0), 3.0))
+    pyro.sample("x", dist.Normal(y.new_zeros(2), (v / 2).exp()).to_event(1))
+    pyro.sample("obs", dist.Normal(y.new_zeros(1), 1.0).to_event(1), obs=y)
+
+
+def funnel_twin(y: Any) -> None:
+    v = numpyro.sample("v", numpyro_dist.Normal(0.0, 3.0))
+    numpyro.sample("x", numpyro_dist.Normal(jnp.zeros(2), jnp.exp(v / 2)).to_event(1))
+    numpyro.sample("obs", numpyro_dist.Normal(0.0 * y, 1.0).to_event(1), obs=y)
+
+
+def half(y: Any) -> None:
+    """A support with a boundary: scale has a log-normal posterior of its own."""
+    pyro.sample("scale", dist.LogNormal(y.new_tensor(0.3), 0.6))
+    pyro.sample("mean", dist.Normal(y.new_tensor(0.0), 1.0))
+    pyro.sample("obs", dist.Normal(y.new_zeros(1), 1.0).to_event(1), obs=y)
+
+
+def half_twin(y: Any) -> None:
+    numpyro.sample("scale", numpyro_dist.LogNormal(0.3, 0.6))
+    numpyro.sample("mean", numpyro_dist.Normal(0.0, 1.0))
+    numpyro.sample("obs", numpyro_dist.Normal(0.0 * y, 1.0).to_event(1), obs=y)
+
+
+DATA = {"y": np.zeros(1)}
+FUNNEL, HALF = lvm.Model(funnel, numpyro=funnel_twin), lvm.Model(half, numpyro=half_twin)
+SMALL = Flow(num_layers=2, num_hidden=8)
+
+
+@pytest.fixture(scope="module")
+def poor() -> lvm.Fit:
+    """A flow that is hardly trained."""
+    engine = SVI(guide=SMALL, backend="numpyro", num_steps=60, learning_rate=0.02)
+    return lvm.fit(HALF, DATA, engine, seed=1)
+
+
+def test_the_density_of_the_noise_is_the_density_carried_over(poor: lvm.Fit) -> None:
+    """Against the determinant of the map's Jacobian, by differentiation."""
+    problem = prepare(HALF, DATA)
+    with jax_session("float64"):
+        density, data = density_of(problem)
+        pulled, params, starts = transported(problem, Run(3, poor), density, data, {}, 4)
+        for u in starts:
+            noise = {"noise": u}
+
+            def carried(u: Any) -> Any:
+                values = pulled.constrain({"noise": u}, data, params)
+                return density.flatten(density.unconstrain(values, data, {}))
+
+            log_det = np.linalg.slogdet(np.asarray(jax.jacfwd(carried)(u)))[1]
+            target = float(density.total(density.unflatten(carried(u)), data, {})) + log_det
+            np.testing.assert_allclose(float(pulled.total(noise, data, params)), target, rtol=1e-10)
+            back = pulled.unconstrain(pulled.constrain(noise, data, params), data, params)
+            np.testing.assert_allclose(np.asarray(back["noise"]), np.asarray(u), rtol=1e-6, atol=1e-8)
+
+
+def test_draws_are_exact_however_poor_the_flow(poor: lvm.Fit, tmp_path: Path) -> None:
+    engine = NUTS(transport=True, num_warmup=300, num_samples=1500, num_chains=2, checkpoint=str(tmp_path))
+    fit = lvm.fit(HALF, DATA, engine, init=poor, seed=2)
+    assert set(fit.posterior) == {"scale", "mean"}
+    s = fit.summary()
+    assert_within(s["mean"], [np.exp(0.3 + 0.18), 0.0], s["mcse_mean"])
+    log = np.log(fit.posterior["scale"].values)
+    assert_within(log.std(), 0.6, 0.6 / np.sqrt(2 * s.loc["scale", "ess_bulk"]))
+    assert_within(fit.posterior["mean"].std(), 1.0, s.loc["mean", "mcse_sd"])
+    again = lvm.fit(HALF, DATA, engine, init=poor, seed=2)
+    np.testing.assert_array_equal(fit.posterior["scale"], again.posterior["scale"])
+
+
+@pytest.mark.slow
+def test_a_funnel_mixes_better(tmp_path: Path) -> None:
+    flow = lvm.fit(
+        FUNNEL,
+        DATA,
+        SVI(guide=Flow("spline", num_layers=4), backend="numpyro", num_steps=4000, learning_rate=0.01),
+        seed=1,
+    )
+    settings: dict[str, Any] = {"num_warmup": 500, "num_samples": 2000, "num_chains": 4}
+    plain = lvm.fit(FUNNEL, DATA, NUTS(backend="numpyro", **settings), seed=2)
+    carried = lvm.fit(FUNNEL, DATA, NUTS(transport=True, **settings), init=flow, seed=2)
+    s = carried.summary()
+    assert_within(s.loc["v", "mean"], 0.0, s.loc["v", "mcse_mean"])
+    assert_within(s.loc["v", "sd"], 3.0, s.loc["v", "mcse_sd"])
+    for tail in ("ess_bulk", "ess_tail"):
+        assert s.loc["v", tail] > 2 * plain.summary().loc["v", tail]
+    assert s["r_hat"].max() < 1.02
+
+
+def test_what_cannot_be_transported_is_said(poor: lvm.Fit) -> None:
+    for init in (None, {"mean": 0.0}, lvm.fit(HALF, DATA, SVI(backend="numpyro", num_steps=50))):
+        with pytest.raises(ValueError, match=r"transport=True needs init= the fit of a flow"):
+            lvm.fit(HALF, DATA, NUTS(transport=True), init=init)
+    with pytest.raises(ValueError, match=r"init: the flow is of another model"):
+        lvm.fit(FUNNEL, DATA, NUTS(transport=True), init=poor)
+    with pytest.raises(ValueError, match=r"transport needs the NumPyro backend"):
+        lvm.fit(HALF, DATA, NUTS(transport=True, backend="pyro"), init=poor)
+    with pytest.raises(ValueError, match=r"leave by_datum out"):
+        NUTS(transport=True, by_datum=True)
+    with pytest.raises(TypeError, match="transport: expected True or False"):
+        NUTS(transport=1)  # type: ignore[arg-type]
