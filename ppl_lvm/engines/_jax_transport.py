@@ -2,7 +2,8 @@
 
 A flow T with standard normal noise u has been fitted so that T(u) is about the posterior. The posterior in
 terms of u, log p(T(u)) + log |det dT/du|, is then about standard normal, whatever its shape in its own
-coordinates. Chains move in u, and T maps their draws back: the posterior is exact, however well the flow fits.
+coordinates. Chains move in u, and T maps their draws back: the posterior is exact, however well the flow
+fits.
 """
 
 from __future__ import annotations
