@@ -20,7 +20,7 @@ class Pixels(dist.Independent):
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Any:
         del intermediates
-        logits, value = jnp.broadcast_arrays(self.base_dist.logits, value)  # type: ignore[attr-defined]
+        logits, value = jnp.broadcast_arrays(self.base_dist.logits, value)
         lead = logits.shape[: logits.ndim - self.reinterpreted_batch_ndims]
         flat = logits.reshape(*lead, -1)
         return log_density(flat, value.reshape(*lead, -1).astype(flat.dtype))
