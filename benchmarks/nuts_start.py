@@ -62,8 +62,13 @@ def _with_twin(case: Any) -> lvm.Model:
 
 
 def quantities(fit: lvm.Fit) -> np.ndarray:
-    """(chain, draw, quantity)."""
+    """(chain, draw, quantity), labels in the order of their first location on average."""
     draws: Mapping[str, np.ndarray] = {str(k): v.values for k, v in fit.posterior.items()}
+    if fit.model.label_axes is not None:  # one order over the chains of a fit, another in the next fit
+        order = np.argsort(draws["loc"][..., 0].mean((0, 1)))
+        for site, axes in fit.model.label_axes.items():
+            for axis in axes:
+                draws = {**draws, site: np.take(draws[site], order, axis + 2)}
     if fit.model.rotation is not None and fit.model.invariants is not None:
         draws = fit.model.invariants(draws)
     kept = [v.reshape(*v.shape[:2], -1) for v in draws.values() if v.dtype.kind == "f"]
