@@ -3,14 +3,14 @@
     python benchmarks/nuts_start.py [--seeds 2] [--warmup 150] [--case gmm ppca]
 
 Cold: ``NUTS()`` with its default warm-up of 1000. Warm: ``SVI(guide="mean_field")`` of 1000 steps, then
-``NUTS(num_warmup=150)`` with ``init=`` that fit; its cost is that of both. Four chains each, float64, on JAX.
-Cost is counted twice: evaluations of the log density, with a gradient or without one alike
-(``ppl_lvm.effort``; the weights of the guide's draws included), and seconds of ``lvm.fit`` with compiled
-programs warm. What a run costs to 400 effective draws is its warm-up, and its sampling times 400 over the
-smallest bulk effective size of its quantities (1000 draws a chain, so that this is known); seconds are
-divided between the two by leapfrog steps. Quantities are sites, or what a model's symmetries leave alone.
-Prints one line of JSON; ends with status 1 if means of warm and cold runs differ by more than 4 combined
-errors (5, where there are more than 30 quantities), or an R-hat is beyond 1.02.
+``NUTS(num_warmup=150)`` with ``init=`` that fit; its cost is that of both. Short: ``NUTS(num_warmup=150)``
+from scratch. Four chains each, float64, on JAX. Cost is counted twice: evaluations of the log density, with
+a gradient or without one alike (``ppl_lvm.effort``; the weights of the guide's draws included), and seconds
+of ``lvm.fit`` with compiled programs warm. What a run costs to 400 effective draws is its warm-up, and its
+sampling times 400 over the smallest bulk effective size of its quantities (1000 draws a chain, so that this
+is known); seconds are divided between the two by leapfrog steps. Quantities are sites, or what a model's
+symmetries leave alone. Prints one line of JSON; ends with status 1 if means of warm and cold runs differ by
+more than 4 combined errors (5, where there are more than 30 quantities), or an R-hat is beyond 1.02.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def judged(fit: lvm.Fit, before: tuple[float, float] = (0.0, 0.0)) -> Run:
     return Run(before[0] + steps, before[1] + seconds, mean, x.std((0, 1)) / np.sqrt(ess), r_hat)
 
 
-def cold(model: Any, data: Any, seed: int) -> Run:
-    engine = NUTS(backend="numpyro")
+def cold(model: Any, data: Any, seed: int, warmup: int = 1000) -> Run:
+    engine = NUTS(backend="numpyro", num_warmup=warmup)
     return judged(lvm.fit(model, data, engine, seed=seed, dtype="float64", progress=False))
 
 
@@ -109,6 +109,7 @@ def warm(model: Any, data: Any, seed: int, warmup: int) -> Run:
 def compared(model: Any, data: Any, seeds: int, warmup: int) -> dict[str, Any]:
     cold(model, data, 0), warm(model, data, 0, warmup)  # compiles
     pairs = [(cold(model, data, s), warm(model, data, s, warmup)) for s in range(seeds)]
+    short = [cold(model, data, s, warmup) for s in range(seeds)]
     off = [np.abs(a.mean - b.mean) / np.hypot(a.error, b.error) for a, b in pairs]
 
     def middle(pick: Any) -> float:
@@ -118,6 +119,8 @@ def compared(model: Any, data: Any, seeds: int, warmup: int) -> dict[str, Any]:
         "quantities": len(pairs[0][0].mean),
         "cold_evaluations": middle(lambda a, b: a.evaluations),
         "warm_evaluations": middle(lambda a, b: b.evaluations),
+        "short_evaluations": round(math.exp(np.mean([math.log(r.evaluations) for r in short])), 3),
+        "short_r_hat": round(max(r.r_hat for r in short), 4),
         "times_evaluations": middle(lambda a, b: a.evaluations / b.evaluations),
         "cold_seconds": middle(lambda a, b: a.seconds),
         "warm_seconds": middle(lambda a, b: b.seconds),
