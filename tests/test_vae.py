@@ -396,7 +396,7 @@ def ppca_maximum(x: np.ndarray) -> tuple[float, np.ndarray]:
     return float(st.multivariate_normal.logpdf(x, x.mean(0), model).mean()), vectors[:, 4:]
 
 
-@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+@pytest.mark.parametrize("posterior", [pytest.param("diagonal", marks=pytest.mark.slow), "full"])
 def test_a_linear_vae_is_ppca(posterior: str) -> None:
     x = ppca_data()
     linear = networks.MLP(())
@@ -459,6 +459,7 @@ def test_both_backends_train_to_the_same_bound() -> None:
         assert value > reached["early"][0]
 
 
+@pytest.mark.slow
 def test_the_flow_family_beats_the_diagonal_one_where_the_posterior_is_not_diagonal() -> None:
     """Same decoder: with weights held, the best flow's bound lies above the best diagonal Gaussian's."""
     x = ppca_data(200)
