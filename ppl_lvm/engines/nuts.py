@@ -58,7 +58,7 @@ class NUTS(Engine):
     transport
         On JAX, with ``init=`` the fit of a flow (``SVI(guide="flow", backend="numpyro")``): sample the noise
         that the flow maps to the posterior, and map the draws back (Hoffman et al. 2019). Exact, however well
-        the flow fits; for curved posteriors and funnels.
+        the flow fits; for curved posteriors.
     checkpoint, checkpoint_every
         A folder for checkpoints, one of each chain, written every so many iterations, warm-up included. A run
         whose folder holds checkpoints of the same settings, data and seed goes on from them, to the same
