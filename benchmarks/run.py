@@ -26,6 +26,7 @@ JOBS = {
     "translation": ["translation.py", "--nuts", "--warm"],
     "nuts_start": ["nuts_start.py"],
     "vae": ["vae.py"],
+    "compile": ["compile.py"],
 }
 QUICK = {
     "nuts_float64": ["nuts.py", "--dtype", "float64", "--rounds", "1"],
@@ -35,6 +36,7 @@ QUICK = {
     "translation": ["translation.py", "--runs", "3"],
     "nuts_start": ["nuts_start.py", "--seeds", "1", "--case", "eight_schools", "gmm"],
     "vae": ["vae.py", "--rows", "6400", "--rounds", "2"],
+    "compile": ["compile.py", "--case", "gmm"],
 }
 
 
