@@ -24,6 +24,7 @@ JOBS = {
     "hmm_float64": ["hmm.py"],
     "hmm_nuts": ["hmm_nuts.py"],
     "translation": ["translation.py", "--nuts", "--warm"],
+    "nuts_start": ["nuts_start.py"],
     "vae": ["vae.py"],
     "compile": ["compile.py"],
 }
@@ -33,6 +34,7 @@ QUICK = {
     "factor": ["factor.py", "--runs", "3"],
     "hmm_float64": ["hmm.py"],
     "translation": ["translation.py", "--runs", "3"],
+    "nuts_start": ["nuts_start.py", "--seeds", "1", "--case", "eight_schools", "gmm"],
     "vae": ["vae.py", "--rows", "6400", "--rounds", "2"],
     "compile": ["compile.py", "--case", "gmm"],
 }

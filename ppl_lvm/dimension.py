@@ -94,7 +94,7 @@ def choose_dimension(
         For a model without ``latent_dim``, or without a maximum-likelihood point; for no dimensions.
     """
     from ppl_lvm.engines.em import EM
-    from ppl_lvm.fitting import fit
+    from ppl_lvm.fitting import fit, fit_to_the_end
 
     wanted = _check(model, dims)
     data = dataclasses.replace(model, latent_dim=wanted[0]).bind(data)  # once: it may be an iterator
@@ -104,7 +104,8 @@ def choose_dimension(
     scores: dict[int, np.ndarray] = {}
     if loo is not None:
         for q in wanted:
-            scores[q] = _loo(fit(dataclasses.replace(model, latent_dim=q), data, loo, **settings))
+            whole = fit_to_the_end(dataclasses.replace(model, latent_dim=q), data, loo, **settings)
+            scores[q] = _loo(whole)
     found = None
     if ard is not None:
         found = fit(dataclasses.replace(model, latent_dim=max(wanted), ard=True), data, ard, **settings)

@@ -144,6 +144,14 @@ def _prepared(model: Any, data: Any, engine: Engine, settings: Mapping[str, Any]
         return prepare(model, data, few_rows=True, **settings)
 
 
+def fit_to_the_end(model: Any, data: Any, engine: Engine, **settings: Any) -> Fit:
+    """:func:`fit` for a step that needs the whole run: where the user stopped it, the step stops as well."""
+    found = fit(model, data, engine, **settings)
+    if found.status.outcome is Outcome.INTERRUPTED:
+        raise KeyboardInterrupt(f"{type(engine).__name__}: {found.status.outcome.value}")
+    return found
+
+
 def prepare(
     model: Any,
     data: Any,

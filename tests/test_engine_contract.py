@@ -125,6 +125,9 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "chain_method": ["parallel", None],
         "num_starts": [1, 3, 2.5, "two"],
         "by_datum": ["yes", 2],
+        "transport": ["yes", 2, None],
+        "checkpoint": [3, True],
+        "checkpoint_every": [0, 1.5],
     },
     SMC: {
         "backend": ["pyro", "jax", None],

@@ -11,7 +11,7 @@ import numpy as np
 
 from ppl_lvm.calibration._quantities import compared_sites, derived
 from ppl_lvm.core import AbstractModel, Engine, Problem
-from ppl_lvm.fitting import fit, prepare
+from ppl_lvm.fitting import fit_to_the_end, prepare
 from ppl_lvm.predictive import effective_size, observed_values
 from ppl_lvm.result import Fit, flat_draws
 
@@ -67,7 +67,8 @@ def fit_and_rank(
     task: Task, engine: Engine, truth: dict[str, Array], raw: Any, words: list[int]
 ) -> dict[str, Any]:
     """The record of one simulated data set."""
-    found = fit(task.model, raw, engine, seed=words[1], init=task.init, dtype=task.dtype, progress=False)
+    settings = {"seed": words[1], "init": task.init, "dtype": task.dtype, "progress": False}
+    found = fit_to_the_end(task.model, raw, engine, **settings)
     return _ranked(found, truth, task.num_draws, np.random.default_rng(words[2]))
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: one safetensors file, replaced as a whole.
+"""Checkpoints of a long run: one safetensors file, replaced as a whole.
 
 The file holds arrays only, and as metadata one JSON text; nothing in it is executed on loading. It is written
 to a temporary file beside it, flushed to disk and renamed, so that whenever the process ends there is one
@@ -48,6 +48,13 @@ class Checkpoint:
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:
         """Arrays and record of the last checkpoint; None where there is none yet."""
+        return self._read(arrays=True)
+
+    def refuse_others(self) -> None:
+        """Raise ``ValueError`` if the folder holds another run's checkpoint, without reading its arrays."""
+        self._read(arrays=False)
+
+    def _read(self, *, arrays: bool) -> tuple[Arrays, dict[str, Any]] | None:
         from safetensors import SafetensorError, safe_open
 
         if not self.path.exists():
@@ -55,7 +62,7 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="numpy") as file:
                 meta = json.loads((file.metadata() or {})["ppl_lvm"])
-                arrays = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # not a mapping
+                found = {k: file.get_tensor(k) for k in (file.keys() if arrays else ())}
             identity, record = dict(meta["identity"]), dict(meta["record"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -68,7 +75,7 @@ class Checkpoint:
                 f"checkpoint: {self.path.parent} holds another run ({shown}); give the same settings, or "
                 "another folder."
             )
-        return arrays, record
+        return found, record
 
     def save(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
         """Replace the checkpoint; raises ``OSError`` with the previous one left whole."""
@@ -89,17 +96,18 @@ class Checkpoint:
                 fresh.unlink()
             raise
 
-
-def save_or_warn(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
-    """Save; where that fails (a full disk), say so in the log and let the run go on."""
-    try:
-        checkpoint.save(arrays, record)
-    except OSError as error:
-        _LOG.warning(
-            "checkpoint: %s could not be written (%s); the previous one is whole, and the run goes on",
-            checkpoint.path,
-            error.strerror,
-        )
+    def save_or_warn(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any], what: str) -> None:
+        """:meth:`save`; where that fails (a full disk), a warning that the previous one is whole and ``what``
+        goes on."""
+        try:
+            self.save(arrays, record)
+        except OSError as error:
+            _LOG.warning(
+                "checkpoint: %s could not be written (%s); the previous one is whole, and %s goes on",
+                self.path,
+                error.strerror,
+                what,
+            )
 
 
 def digest(values: Mapping[str, Any]) -> str:

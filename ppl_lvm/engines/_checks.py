@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,13 @@ def check_positive(field: str, value: Any) -> None:
 def check_fraction(field: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
         raise ValueError(f"{field}: expected a number between 0 and 1, got {value!r}.")
+
+
+def check_folder(field: str, value: Any) -> str:
+    """The folder's name as text."""
+    if not isinstance(value, (str, Path)):
+        raise TypeError(f"{field}: expected the name of a folder, got {value!r}.")
+    return str(value)
 
 
 def backend_or_reason(backend: str, problem: Problem) -> str | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ppl_lvm.core import Outcome, Problem, Run, Status
-from ppl_lvm.engines._checkpoint import Checkpoint, save_or_warn
+from ppl_lvm.engines._checkpoint import Checkpoint
 from ppl_lvm.engines._identity import identity
 from ppl_lvm.engines._interrupt import Interrupt, interruptible
 from ppl_lvm.engines._schedules import learning_rates, weights_at
@@ -219,7 +219,7 @@ def _save(checkpoint: Checkpoint, trainer: Trainer, history: History) -> None:
         "betas": history.betas,
         "best_epoch": history.best_epoch,
     }
-    save_or_warn(checkpoint, arrays, record)
+    checkpoint.save_or_warn(arrays, record, "training")
 
 
 def starting_params(problem: Problem, run: Run, known: Mapping[str, np.ndarray]) -> Arrays:

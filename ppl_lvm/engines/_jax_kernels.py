@@ -41,8 +41,16 @@ class _Blackjax(NamedTuple):
     inverse_mass: Any
 
 
-def blackjax_kernel(engine: NUTS, log_density: Callable[..., Any]) -> Kernel:
-    """BlackJAX's NUTS under Stan's warm-up schedule (windows of doubling length)."""
+_WORTH = 25.0  # draws of a window that the mass matrix of a fit counts as
+
+
+def blackjax_kernel(engine: NUTS, log_density: Callable[..., Any], informed: bool) -> Kernel:
+    """BlackJAX's NUTS under Stan's warm-up schedule (windows of doubling length).
+
+    ``informed``: ``params[2]`` is the inverse mass matrix to begin with. Each window's estimate is then mixed
+    with the one before it, which counts as ``_WORTH`` draws: the first windows are short, and by themselves
+    worth less than a fit.
+    """
     from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
     from blackjax.adaptation.staged_adaptation import build_schedule
     from blackjax.adaptation.step_size import dual_averaging_adaptation
@@ -50,7 +58,8 @@ def blackjax_kernel(engine: NUTS, log_density: Callable[..., Any]) -> Kernel:
 
     move = nuts.build_kernel()
     size_init, size_update, size_final = dual_averaging_adaptation(engine.target_accept)
-    mass_init, mass_update, mass_final = mass_matrix_adaptation(not engine.dense_mass)
+    worth = _WORTH if informed else 0.0
+    mass_init, mass_update, mass_final = mass_matrix_adaptation(not engine.dense_mass, worth)
     warmup = engine.num_warmup
     schedule = jnp.asarray(build_schedule(warmup)) if warmup else jnp.zeros((1, 2), int)
     schedule = jax.device_get(schedule)
@@ -58,7 +67,7 @@ def blackjax_kernel(engine: NUTS, log_density: Callable[..., Any]) -> Kernel:
     def init(point: Any, key: Any, data: Any, params: Any) -> _Blackjax:
         del key
         state = hmc.init(point, lambda p: log_density(p, data, params))
-        mass = mass_init(point.shape[0], None)
+        mass = mass_init(point.shape[0], params[2] if informed else None)
         one = jnp.ones((), point.dtype)
         return _Blackjax(state, size_init(one), mass, one, mass.inverse_mass_matrix)
 
@@ -96,7 +105,7 @@ def blackjax_kernel(engine: NUTS, log_density: Callable[..., Any]) -> Kernel:
     return Kernel(init, step)
 
 
-def numpyro_kernel(engine: NUTS, log_density: Callable[..., Any]) -> Kernel:
+def numpyro_kernel(engine: NUTS, log_density: Callable[..., Any], informed: bool) -> Kernel:
     """NumPyro's NUTS, run by our own loop: its ``MCMC.run`` compiles again at every call."""
     from numpyro.infer.hmc import hmc
 
@@ -112,6 +121,7 @@ def numpyro_kernel(engine: NUTS, log_density: Callable[..., Any]) -> Kernel:
             target_accept_prob=engine.target_accept,
             max_tree_depth=engine.max_tree_depth,
             dense_mass=engine.dense_mass,
+            inverse_mass_matrix=params[2] if informed else None,
             model_args=(data, params),
             rng_key=key,
         )
@@ -133,7 +143,12 @@ def numpyro_kernel(engine: NUTS, log_density: Callable[..., Any]) -> Kernel:
     return Kernel(init, step)
 
 
-KERNELS: dict[str, Callable[[Any, Callable[..., Any]], Kernel]] = {
+KERNELS: dict[str, Callable[[Any, Callable[..., Any], bool], Kernel]] = {
     "blackjax": blackjax_kernel,
     "numpyro": numpyro_kernel,
+}
+# a state's point and its log density
+WHERE: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "blackjax": lambda state: (state.hmc.position, state.hmc.logdensity),
+    "numpyro": lambda state: (state.z, -state.potential_energy),
 }

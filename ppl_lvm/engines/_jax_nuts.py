@@ -1,17 +1,16 @@
 """NUTS on a :class:`Density`: one compiled program a chain, run in threads, in turn or vmapped.
 
 Warm-up and sampling are one loop, so that the kernel is compiled once. The loop runs between two
-iteration numbers that are arguments: the same program serves a run in one go and a run in blocks
-with a progress bar, and since random keys come from the iteration number, both give the same draws.
+iteration numbers that are arguments: the same program serves a run in one go and a run in blocks, and since
+random keys come from the iteration number, both give the same draws.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,108 +21,87 @@ from ppl_lvm.backends._numpyro import cached, density_of, signature
 from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
-from ppl_lvm.engines._jax_kernels import KERNELS
-from ppl_lvm.engines._jax_start import curvature_scales, start_points
-from ppl_lvm.progress import bar
+from ppl_lvm.engines._jax_kernels import KERNELS, WHERE
+from ppl_lvm.engines._jax_metric import starting_metric
+from ppl_lvm.engines._jax_nuts_parts import DRAWS, WARMUP, Chain, ChainPart, by_chain
+from ppl_lvm.engines._jax_start import start_points
+from ppl_lvm.engines._jax_transport import transported
+from ppl_lvm.engines._nuts_run import Arrays, Drawn, blocks
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.nuts import NUTS
 
 
-class Chain(NamedTuple):
-    """What a chain carries: the kernel's state, the buffers of kept draws and statistics, and the number of
-    leapfrog steps that warm-up took."""
-
-    state: Any
-    draws: Any
-    stats: Any
-    warmup_steps: Any
-
-
-def sample(
-    engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Draws by site and statistics, each (chain, draw, ...); ``warmup_steps`` among them is (chain,)."""
+def sample(engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Drawn:
+    """Draws by site and statistics, each (chain, draw, ...)."""
     with jax_session(problem.dtype):
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
         num_starts = engine.num_starts or engine.num_chains
-        points = start_points(problem, run, density, data, held, num_starts)
+        if engine.transport:
+            density, held, points = transported(problem, run, density, data, held, num_starts)
+            metric: tuple[Any, ...] = (jnp.ones(density.size, points.dtype),)
+        else:
+            points = start_points(problem, run, density, data, held, num_starts)
+            metric = starting_metric(problem, run, density, data, held, points[0], engine.dense_mass)
         points = jnp.tile(
             points, (engine.num_chains // num_starts, 1)
         )  # chain i begins at i modulo their number
-        scales = curvature_scales(density, points[0], data, held)
+        scales = metric[0]
         keys = jax.random.split(jax.random.key(run.word(23)), engine.num_chains)
-        chains = _run_chains(
-            engine, problem, density, data, (held, scales), points / scales, keys, run.progress
+        found = _run_chains(
+            engine, problem, run, density, data, (held, *metric), points / scales, keys, params
         )
-        flat = jnp.asarray(np.stack([np.asarray(c.draws) for c in chains])) * scales
-        stats = {k: np.stack([np.asarray(c.stats[k]) for c in chains]) for k in chains[0].stats}
-        stats["warmup_steps"] = np.array([int(c.warmup_steps) for c in chains])
-        values = _constrain(density, flat, data, held)
-    return values, stats
+        flat = jnp.asarray(found.values[""]) * scales
+        return found._replace(values=_constrain(density, flat, data, held))
 
 
 def _run_chains(
     engine: NUTS,
     problem: Problem,
+    run: Run,
     density: Density,
     data: Any,
-    params: Any,
+    params: tuple[Any, ...],
     points: Any,
     keys: Any,
-    progress: bool,
-) -> list[Chain]:
+    held: Arrays,
+) -> Drawn:
+    """Scaled unconstrained draws, under the name "", and statistics."""
     method = engine.chain_method
     if method == "auto":
         method = "threads" if jax.default_backend() == "cpu" else "vectorized"
-    start, advance = _compiled(engine, density, data, params, points, keys, method == "vectorized")
-    if method == "vectorized":
-        with bar(engine.num_warmup + engine.num_samples, "NUTS", progress) as tick:
-            chain = _drive(
-                engine, start(points, keys, data, params), advance, keys, data, params, tick, progress
-            )
-        whole = jax.tree_util.tree_map(np.asarray, chain._replace(state=None))
-        return [jax.tree_util.tree_map(lambda leaf, i=i: leaf[i], whole) for i in range(len(keys))]
+    together = method == "vectorized"
+    start, advance = _compiled(engine, density, data, params, points, keys, together)
+    programs, given, count = (start, advance, WHERE[engine.kernel]), (data, params), engine.num_chains
+    total = (engine.num_warmup + engine.num_samples) * (1 if together else count)
+    with blocks(engine, problem, run, held, total) as plan:
+        if together:
+            part = ChainPart(programs, points, keys, given, many=True)
+            at = plan.drive(part, plan.checkpoint("chains"))
+            parts, done = by_chain(part.kept(plan.kept(at)), count), [at] * count
+        else:
+            places = [plan.checkpoint(f"chain_{i}") for i in range(count)]
 
-    lock = threading.Lock()
-    total = (engine.num_warmup + engine.num_samples) * engine.num_chains
-    with bar(total, "NUTS", progress) as tick:
+            def one(i: int) -> tuple[Arrays, int]:
+                with jax_session(problem.dtype):
+                    part = ChainPart(programs, points[i], keys[i], given)
+                    at = plan.drive(part, places[i])
+                    return part.kept(plan.kept(at)), at
 
-        def safe_tick(steps: int) -> None:
-            with lock:
-                tick(steps)
-
-        def one(i: int) -> Chain:
-            with jax_session(problem.dtype):
-                chain = start(points[i], keys[i], data, params)
-                return _drive(engine, chain, advance, keys[i], data, params, safe_tick, progress)
-
-        workers = 1 if method == "sequential" else min(engine.num_chains, os.cpu_count() or 1)
-        if workers == 1:
-            return [one(i) for i in range(engine.num_chains)]
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(one, range(engine.num_chains)))
+            parts, done = map(list, zip(*_in_threads(one, count, method), strict=True))
+        chains, length, stopped = plan.longest(done)
+    cut = {k: np.stack([parts[i][k][:length] for i in chains]) for k in parts[0] if k != WARMUP}
+    spent = np.array([int(parts[i][WARMUP]) for i in chains])
+    return Drawn({"": cut.pop(DRAWS)}, cut, spent, stopped)
 
 
-def _drive(
-    engine: NUTS,
-    chain: Chain,
-    advance: Callable,
-    key: Any,
-    data: Any,
-    params: Any,
-    tick: Callable,
-    progress: bool,
-) -> Chain:
-    total = engine.num_warmup + engine.num_samples
-    block = max(1, total // 20) if progress else total
-    for first in range(0, total, block):
-        last = min(first + block, total)
-        chain = advance(chain, np.int32(first), np.int32(last), key, data, params)
-        jax.block_until_ready(chain.draws)
-        tick(last - first)
-    return chain
+def _in_threads(one: Callable[[int], Any], count: int, method: str) -> list[Any]:
+    workers = 1 if method == "sequential" else min(count, os.cpu_count() or 1)
+    if workers == 1:
+        return [one(i) for i in range(count)]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(one, range(count)))
 
 
 def _compiled(
@@ -136,7 +114,7 @@ def _compiled(
     key = ("nuts", density.key, settings, signature((data, params)))
 
     def build() -> tuple[Callable, Callable]:
-        start, advance = _program(engine, density)
+        start, advance = _program(engine, density, informed=len(params) > 2)
         if vectorized:
             start = jax.vmap(start, in_axes=(0, 0, None, None))
             advance = jax.vmap(advance, in_axes=(0, None, None, 0, None, None))
@@ -150,12 +128,15 @@ def _compiled(
     return cached(key, build)
 
 
-def _program(engine: NUTS, density: Density) -> tuple[Callable, Callable]:
+def _program(engine: NUTS, density: Density, *, informed: bool = False) -> tuple[Callable, Callable]:
+    """``start`` and ``advance`` of a chain; ``params`` are (held params, scales, and if ``informed`` the
+    inverse mass matrix to begin with)."""
+
     def log_density(flat: Any, data: Any, params: Any) -> Any:
-        held, scales = params
+        held, scales = params[:2]
         return density.total(density.unflatten(flat * scales), data, held)
 
-    kernel = KERNELS[engine.kernel](engine, log_density)
+    kernel = KERNELS[engine.kernel](engine, log_density, informed)
     warmup, num_samples = engine.num_warmup, engine.num_samples
 
     def start(point: Any, key: Any, data: Any, params: Any) -> Chain:

@@ -18,8 +18,9 @@ from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._checks import params_without_values
+from ppl_lvm.engines._jax_metric import starting_metric
 from ppl_lvm.engines._jax_nuts import _program
-from ppl_lvm.engines._jax_start import curvature_scales, start_points
+from ppl_lvm.engines._jax_start import start_points
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.nuts import NUTS
@@ -30,6 +31,8 @@ Arrays = dict[str, np.ndarray]
 def together(engine: NUTS, problem: Problem) -> bool:
     """Whether data sets like this one should run in one program: on accelerators, or where asked for."""
     if problem.model.numpyro is None or engine.backend_for(problem) != "numpyro":
+        return False
+    if engine.checkpoint is not None or engine.transport:  # of one run; said where runs are one by one
         return False
     method = engine.chain_method
     return method == "vectorized" or (method == "auto" and jax.default_backend() != "cpu")
@@ -51,15 +54,15 @@ def sample_many(
         shapes = {(f[0].key, signature(f[1:])) for f in found}
         if len(shapes) > 1:
             raise ValueError("data: expected data sets of one shape and model, to run in one program.")
-        data, held, scales, points, keys = (
+        data, held, metric, points, keys = (
             jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *[f[i] for f in found])
             for i in range(1, 6)
         )
-        start, advance, constrain = _compiled(engine, density, data, (held, scales), points, keys)
-        chains = start(points, keys, data, (held, scales))
+        start, advance, constrain = _compiled(engine, density, data, (held, *metric), points, keys)
+        chains = start(points, keys, data, (held, *metric))
         total = engine.num_warmup + engine.num_samples
-        chains = advance(chains, np.int32(0), np.int32(total), keys, data, (held, scales))
-        values = constrain(chains.draws * scales[:, None, None, :], data, held)
+        chains = advance(chains, np.int32(0), np.int32(total), keys, data, (held, *metric))
+        values = constrain(chains.draws * metric[0][:, None, None, :], data, held)
         values, stats = jax.tree_util.tree_map(np.asarray, (dict(values), dict(chains.stats)))
     return [
         ({k: v[i] for k, v in values.items()}, {k: v[i] for k, v in stats.items()})
@@ -68,13 +71,13 @@ def sample_many(
 
 
 def _prepared(engine: NUTS, problem: Problem, run: Run) -> tuple[Density, Any, Any, Any, Any, Any]:
-    """Density, data, params, scales, scaled starting points (chain, size) and keys (chain,)."""
+    """Density, data, params, metric, scaled starting points (chain, size) and keys (chain,)."""
     density, data = density_of(problem)
     held = {k: jnp.asarray(v) for k, v in params_without_values("NUTS", problem, run).items()}
     points = start_points(problem, run, density, data, held, engine.num_chains)
-    scales = curvature_scales(density, points[0], data, held)
+    metric = starting_metric(problem, run, density, data, held, points[0], engine.dense_mass)
     keys = jax.random.split(jax.random.key(run.word(23)), engine.num_chains)
-    return density, data, held, scales, points / scales, keys
+    return density, data, held, metric, points / metric[0], keys
 
 
 def _compiled(
@@ -86,7 +89,7 @@ def _compiled(
     key = ("nuts many", density.key, settings, signature((data, params, points)))
 
     def build() -> tuple[Callable, Callable, Callable]:
-        start, advance = _program(engine, density)
+        start, advance = _program(engine, density, informed=len(params) > 2)
         start = jax.vmap(jax.vmap(start, in_axes=(0, 0, None, None)))
         advance = jax.vmap(advance, in_axes=(0, None, None, 0, None, None))
         advance = jax.vmap(advance, in_axes=(0, None, None, 0, 0, 0))

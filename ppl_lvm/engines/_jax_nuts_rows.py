@@ -19,14 +19,15 @@ from ppl_lvm.backends._jax_rows import Rows, independence_reason, rows_of
 from ppl_lvm.backends._numpyro import cached, density_of, signature
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._jax_kernels import WHERE
 from ppl_lvm.engines._jax_nuts import _program
+from ppl_lvm.engines._jax_nuts_parts import DRAWS, WARMUP, ChainPart
 from ppl_lvm.engines._jax_start import start_points
-from ppl_lvm.progress import bar
+from ppl_lvm.engines._nuts_run import Arrays, Drawn, blocks
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.nuts import NUTS
 
-Arrays = dict[str, np.ndarray]
 _MOST = 512  # chains, over all data, in one program
 _MOST_SCALED = 200
 
@@ -38,8 +39,14 @@ def by_datum_reason(problem: Problem) -> str | None:
     return independence_reason(problem)
 
 
-def sample_rows(engine: NUTS, problem: Problem, run: Run, params: Arrays) -> tuple[Arrays, Arrays]:
-    """Draws by site (chain, draw, n, ...), and statistics (chain, draw, n)."""
+def sample_rows(engine: NUTS, problem: Problem, run: Run, params: Arrays) -> Drawn:
+    """Draws by site (chain, draw, n, ...), and statistics (chain, draw, n).
+
+    Raises
+    ------
+    KeyboardInterrupt
+        In words, where the user stopped the run before all data had draws.
+    """
     with jax_session(problem.dtype):
         held = {k: jnp.asarray(v, problem.dtype) for k, v in params.items()}
         rows = rows_of(problem, held)
@@ -47,19 +54,21 @@ def sample_rows(engine: NUTS, problem: Problem, run: Run, params: Arrays) -> tup
         keys = jax.random.split(jax.random.key(run.word(23)), (rows.size, engine.num_chains))
         size = min(max(1, _MOST // engine.num_chains), rows.size)
         size = -(-rows.size // -(-rows.size // size))  # blocks of about one size: the least padding
-        total = (engine.num_warmup + engine.num_samples) * -(-rows.size // size)
-        parts = []
-        with bar(total, "NUTS", run.progress) as tick:
-            for first in range(0, rows.size, size):
+        firsts = range(0, rows.size, size)
+        total = (engine.num_warmup + engine.num_samples) * len(firsts)
+        found, done = [], []
+        with blocks(engine, problem, run, params, total) as plan:
+            for first in firsts:
                 take = np.arange(first, first + size).clip(max=rows.size - 1)
-                part = _block(
-                    engine, rows, rows.block(first, size), points[take], keys[take], held, tick, run
-                )
-                kept = min(size, rows.size - first)
-                parts.append(jax.tree_util.tree_map(lambda v, kept=kept: np.asarray(v)[:kept], part))
-        values, stats = jax.tree_util.tree_map(lambda *v: np.concatenate(v), *parts)
+                block = _Block(engine, rows, rows.block(first, size), points[take], keys[take], held)
+                done.append(plan.drive(block.part, plan.checkpoint(f"data_{first}")))
+                found.append(block.found(plan.kept(done[-1]), min(size, rows.size - first)))
+            _, length, stopped = plan.longest([min(done)] * engine.num_chains)
+        cut = jax.tree_util.tree_map(lambda v: v[:, :, :length], [f[:2] for f in found])
+        values, stats = jax.tree_util.tree_map(lambda *v: np.concatenate(v), *cut)
+        spent = np.concatenate([f[2] for f in found]).sum(0)
     moved = {k: np.moveaxis(v[:, :, :, 0], 0, 2) for k, v in values.items()}  # (n, chain, draw, 1, ...)
-    return moved, {k: np.moveaxis(v, 0, 2) for k, v in stats.items()}
+    return Drawn(moved, {k: np.moveaxis(v, 0, 2) for k, v in stats.items()}, spent, stopped)
 
 
 def _points(engine: NUTS, problem: Problem, run: Run, rows: Rows, held: Any) -> Any:
@@ -72,26 +81,29 @@ def _points(engine: NUTS, problem: Problem, run: Run, rows: Rows, held: Any) -> 
     return jnp.swapaxes(together, 0, 1)
 
 
-def _block(
-    engine: NUTS, rows: Rows, data: Any, points: Any, keys: Any, held: Any, tick: Callable, run: Run
-) -> tuple[Arrays, Arrays]:
-    start, advance, finish, curvature = _compiled(engine, rows, data, points, keys, held)
-    scales = curvature(points[:, 0], data, rows.shared, held)
-    chains_of = engine.num_chains
-    each = jnp.repeat(jnp.arange(len(scales)), chains_of)  # one map over the chains of all data
-    given = ({**{k: v[each] for k, v in data.items()}, **rows.shared}, (held, scales[each]))
-    keys = keys.reshape(-1)
-    chains = start((points / scales[:, None]).reshape(len(each), -1), keys, *given)
-    total = engine.num_warmup + engine.num_samples
-    step = max(1, total // 20) if run.progress else total
-    for first in range(0, total, step):
-        last = min(first + step, total)
-        chains = advance(chains, np.int32(first), np.int32(last), keys, *given)
-        jax.block_until_ready(chains.draws)
-        tick(last - first)
-    values = finish(chains.draws * scales[each][:, None], *given)
-    found = (dict(values), dict(chains.stats))
-    return jax.tree_util.tree_map(lambda v: v.reshape(-1, chains_of, *v.shape[1:]), found)
+class _Block:
+    """The chains of a block of data: one map over all of them."""
+
+    def __init__(self, engine: NUTS, rows: Rows, data: Any, points: Any, keys: Any, held: Any) -> None:
+        start, advance, self._finish, curvature = _compiled(engine, rows, data, points, keys, held)
+        scales = curvature(points[:, 0], data, rows.shared, held)
+        self._chains = engine.num_chains
+        each = jnp.repeat(jnp.arange(len(scales)), self._chains)
+        self._scales = scales[each]
+        self._given = ({**{k: v[each] for k, v in data.items()}, **rows.shared}, (held, self._scales))
+        flat = (points / scales[:, None]).reshape(len(each), -1)
+        programs = (start, advance, WHERE[engine.kernel])
+        self.part = ChainPart(programs, flat, keys.reshape(-1), self._given, many=True)
+
+    def found(self, count: int, size: int) -> tuple[Arrays, Arrays, np.ndarray]:
+        """Values and statistics (row, chain, draw, ...) and warm-up's steps (row, chain) of ``size`` rows."""
+        kept = self.part.kept(count)
+        values = self._finish(jnp.asarray(kept.pop(DRAWS)) * self._scales[:, None], *self._given)
+        apart = jax.tree_util.tree_map(
+            lambda v: np.asarray(v).reshape(-1, self._chains, *v.shape[1:])[:size], (dict(values), kept)
+        )
+        spent = apart[1].pop(WARMUP)
+        return apart[0], apart[1], spent
 
 
 def _compiled(

@@ -3,77 +3,160 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
 import torch
-from pyro.infer import MCMC
+from pyro import poutine
 from pyro.infer.autoguide.initialization import init_to_uniform, init_to_value
 from pyro.infer.mcmc import NUTS as PyroNUTS
 
 from ppl_lvm.backends._pyro_density import EnumerateAll
 from ppl_lvm.backends._pyro_trace import HoldParams, ImproperOrigin, to_torch
 from ppl_lvm.core import Problem, Run
-from ppl_lvm.engines._start import starting_values
-from ppl_lvm.progress import bar
+from ppl_lvm.engines._nuts_run import Arrays, Drawn, blocks, relative
+from ppl_lvm.engines._pyro_nuts_state import begin_with_metric, kernel_state, restore_kernel
+from ppl_lvm.engines._start import draws_of, starting_values, thinned
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.nuts import NUTS
 
 
-def sample(
-    engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Draws by site and statistics, each (chain, draw, ...); ``warmup_steps`` among them is (chain,)."""
+def sample(engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Drawn:
+    """Draws by site and statistics, each (chain, draw, ...)."""
     args = to_torch(problem.arguments)
     model = HoldParams({**problem.model.fixed_params, **params})(problem.model.pyro.model)
     num_starts = engine.num_starts or engine.num_chains
     starts = starting_values(problem, run, num_starts) * (engine.num_chains // num_starts)
     seeds = run.rng(7).integers(0, 2**31 - 1, engine.num_chains)
     total = (engine.num_warmup + engine.num_samples) * engine.num_chains
-    chains = []
-    with bar(total, "NUTS (Pyro)", run.progress) as tick:
-        for start, seed in zip(starts, seeds, strict=True):
+    chains, done = [], []
+    known = thinned(draws_of(problem, run.init))
+    with blocks(engine, problem, run, params, total, "NUTS (Pyro)") as plan:
+        places = [plan.checkpoint(f"chain_{i}") for i in range(engine.num_chains)]
+        for start, seed, place in zip(starts, seeds, places, strict=True):
+            if plan.stop.requested:
+                done.append(0)
+                continue
             pyro.set_rng_seed(int(seed))
-            chains.append(_one_chain(engine, problem, model, args, start, tick))
-    values = {k: np.stack([c[0][k] for c in chains]) for k in chains[0][0]}
-    stats = {k: np.stack([c[1][k] for c in chains]) for k in chains[0][1]}
-    return values, stats
-
-
-def _one_chain(
-    engine: NUTS,
-    problem: Problem,
-    model: Callable[..., Any],
-    args: Any,
-    start: dict,
-    tick: Callable[..., None],
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    values = {k: to_torch(np.asarray(v, dtype=problem.dtype)) for k, v in start.items()}
-    kernel = _CountedNUTS(
-        EnumerateAll()(ImproperOrigin()(model)),
-        init_strategy=init_to_value(values=values, fallback=init_to_uniform),
-        max_plate_nesting=problem.max_plate_nesting,
-        target_accept_prob=engine.target_accept,
-        max_tree_depth=engine.max_tree_depth,
-        full_mass=engine.dense_mass,
-    )
-    recorder = _Recorder(tick)
-    mcmc = MCMC(
-        kernel,
-        num_samples=engine.num_samples,
-        warmup_steps=engine.num_warmup,
-        hook_fn=recorder,
-        disable_progbar=True,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's notes on its own deprecations, once per chain
-        mcmc.run(**args)
-    draws = mcmc.get_samples()
+            with warnings.catch_warnings(), poutine.block():
+                warnings.simplefilter("ignore")  # torch's notes on its own deprecations, once per chain
+                chains.append(_Chain(engine, problem, model, args, start, known))
+                done.append(plan.drive(chains[-1], place))
+        kept, length, stopped = plan.longest(done)
+    found = [chains[i].draws(length) for i in kept]
+    stats = [chains[i].stats(length) for i in kept]
     names = [s.name for s in problem.latents(discrete=False)]
-    return {k: draws[k].detach().numpy() for k in names}, recorder.arrays()
+    return Drawn(
+        {k: np.stack([f[k] for f in found]) for k in names},
+        {k: np.stack([s[k] for s in stats]) for k in stats[0]},
+        np.array([chains[i].warmup_steps for i in kept]),
+        stopped,
+    )
+
+
+class _Chain:
+    """Pyro's kernel, driven step by step.
+
+    Its whole state is what :meth:`arrays` lists: point, density and gradient there, the adapter's step size,
+    averages, window and mass matrix, counters, and torch's generator, which all of Pyro's draws come from.
+    """
+
+    def __init__(
+        self,
+        engine: NUTS,
+        problem: Problem,
+        model: Callable[..., Any],
+        args: Any,
+        start: dict[str, Any],
+        known: dict[str, np.ndarray],
+    ) -> None:
+        values = {k: to_torch(np.asarray(v, dtype=problem.dtype)) for k, v in start.items()}
+        self.kernel = _CountedNUTS(
+            EnumerateAll()(ImproperOrigin()(model)),
+            init_strategy=init_to_value(values=values, fallback=init_to_uniform),
+            max_plate_nesting=problem.max_plate_nesting,
+            target_accept_prob=engine.target_accept,
+            max_tree_depth=engine.max_tree_depth,
+            full_mass=engine.dense_mass,
+        )
+        self.kernel.setup(engine.num_warmup, **args)
+        if known:
+            begin_with_metric(self.kernel, known)
+        self.num_warmup = engine.num_warmup
+        self.points: list[torch.Tensor] = []
+        self.rows: list[tuple[float, float, bool, float, int]] = []
+        self.warmup_steps = self.seen_calls = 0
+        self.previous_mean = 0.0
+
+    def advance(self, first: int, last: int) -> None:
+        kernel = self.kernel
+        for i in range(first, last):
+            point = kernel.sample(kernel.initial_params)  # it goes on from its own last point
+            steps, self.seen_calls = kernel.potential_fn.calls - self.seen_calls, kernel.potential_fn.calls
+            if i < self.num_warmup:
+                self.warmup_steps += steps
+            else:
+                self._record(point, steps)
+
+    def _record(self, point: dict[str, torch.Tensor], steps: int) -> None:
+        kernel, seen = self.kernel, len(self.rows)
+        with torch.no_grad():
+            potential = float(kernel.potential_fn.inner(point))
+        mean = float(kernel._mean_accept_prob)
+        rate = float(np.clip((seen + 1) * mean - seen * self.previous_mean, 0.0, 1.0))
+        self.previous_mean = mean
+        diverging = bool(kernel._divergences) and kernel._divergences[-1] == seen
+        self.points.append(torch.cat([point[k].detach().reshape(-1) for k in sorted(point)]))
+        self.rows.append((-potential, rate, diverging, float(kernel.step_size), steps))
+
+    def draws(self, count: int) -> dict[str, np.ndarray]:
+        """The first draws (count, *shape) by site, constrained."""
+        flat, out, at = torch.stack(self.points[:count]), {}, 0
+        for name in sorted(self.kernel.initial_params):
+            shape = self.kernel.initial_params[name].shape
+            value = flat[:, at : at + shape.numel()].reshape(count, *shape)
+            at += shape.numel()
+            if name in self.kernel.transforms:
+                value = self.kernel.transforms[name].inv(value)
+            out[name] = value.detach().numpy()
+        return out
+
+    def stats(self, count: int) -> dict[str, np.ndarray]:
+        columns = zip(*self.rows[:count], strict=True)
+        return {k: np.array(v, dtype=t) for (k, t), v in zip(_STATS.items(), columns, strict=True)}
+
+    def arrays(self, kept: int) -> tuple[Arrays, dict[str, Any]]:
+        arrays, record = kernel_state(self.kernel)
+        if self.points[:kept]:
+            arrays |= {"kept/points": torch.stack(self.points[:kept]).numpy()}
+            arrays |= {f"kept/{k}": v for k, v in self.stats(kept).items()}
+        own = {"warmup_steps": self.warmup_steps, "seen": self.seen_calls, "mean": self.previous_mean}
+        return arrays, {**record, "own": own}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> float:
+        restore_kernel(self.kernel, arrays, record)
+        self.points = list(torch.from_numpy(arrays["kept/points"])) if "kept/points" in arrays else []
+        columns = [arrays[f"kept/{k}"].tolist() for k in _STATS] if self.points else []
+        self.rows = list(zip(*columns, strict=True))
+        own = record["own"]
+        self.warmup_steps, self.seen_calls = int(own["warmup_steps"]), int(own["seen"])
+        self.previous_mean = float(own["mean"])
+        kernel = self.kernel
+        with torch.no_grad():
+            fresh = kernel.potential_fn.inner(kernel._z_last)
+        return relative(float(fresh), arrays["state/potential"])
+
+
+_STATS = {
+    "lp": float,
+    "acceptance_rate": float,
+    "diverging": bool,
+    "step_size": float,
+    "n_steps": int,
+}
 
 
 class _Counted:
@@ -93,41 +176,3 @@ class _CountedNUTS(PyroNUTS):
     def _initialize_model_properties(self, model_args: Any, model_kwargs: Any) -> None:
         super()._initialize_model_properties(model_args, model_kwargs)
         self.potential_fn: Any = _Counted(self.potential_fn)
-
-
-class _Recorder:
-    """Collects per-draw statistics from the kernel after each transition."""
-
-    def __init__(self, tick: Callable[..., None]) -> None:
-        self.tick = tick
-        self.rows: list[tuple[float, float, bool, float, int]] = []
-        self.previous_mean, self.count = 0.0, 0
-        self.warmup_steps = self.seen_calls = 0
-
-    def __call__(self, kernel: Any, samples: Any, stage: str, i: int) -> None:
-        self.tick(1)
-        steps, self.seen_calls = kernel.potential_fn.calls - self.seen_calls, kernel.potential_fn.calls
-        if not stage.lower().startswith("sample"):
-            self.warmup_steps += steps
-            return
-        with torch.no_grad():
-            potential = float(kernel.potential_fn.inner(samples))
-        mean = float(kernel._mean_accept_prob)
-        self.count += 1
-        rate = self.count * mean - (self.count - 1) * self.previous_mean
-        self.previous_mean = mean
-        seen = len(self.rows)
-        diverging = kernel._divergences[-1] == seen if kernel._divergences else False
-        rate = float(np.clip(rate, 0.0, 1.0))
-        self.rows.append((-potential, rate, diverging, float(kernel.step_size), steps))
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        lp, rate, diverging, size, steps = zip(*self.rows, strict=True)
-        return {
-            "lp": np.array(lp),
-            "acceptance_rate": np.array(rate),
-            "diverging": np.array(diverging, dtype=bool),
-            "step_size": np.array(size),
-            "n_steps": np.array(steps),
-            "warmup_steps": np.array(self.warmup_steps),
-        }

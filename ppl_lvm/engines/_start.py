@@ -93,10 +93,43 @@ def _from_fit(problem: Problem, fit: Any, run: Run, num: int) -> list[Start]:
     if fit.draws is None:
         point = {s.name: np.asarray(fit.params[s.name]) for s in sites if s.name in fit.params}
         return _from_mapping(problem, point, num)
-    draws = {s.name: fit.draws[s.name].values for s in sites if s.name in fit.draws}
-    flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws.items()}
-    size = len(next(iter(flat.values()))) if flat else 0
-    if size == 0:
+    flat = draws_of(problem, fit)
+    if not flat:
         return [{} for _ in range(num)]
-    rows = run.rng(999).choice(size, num, replace=size < num)
+    distinct = _distinct(flat)  # resampled draws repeat
+    size = len(distinct)
+    rows = distinct[run.rng(999).choice(size, num, replace=size < num)]
     return [_from_mapping(problem, {k: v[i] for k, v in flat.items()}, 1)[0] for i in rows]
+
+
+def draws_of(problem: Problem, init: Any) -> Start:
+    """Draws (m, *shape) of the latent sites that a fit has draws of; none of a point or plain values."""
+    draws = getattr(init, "draws", None)
+    if draws is None:
+        return {}
+    found = {s.name: draws[s.name].values for s in problem.latents(discrete=False) if s.name in draws}
+    return {k: v.reshape(-1, *v.shape[2:]) for k, v in found.items() if v.size}
+
+
+def _distinct(flat: Start) -> np.ndarray:
+    """Rows that differ from all before them, in order."""
+    rows = np.concatenate([v.reshape(len(v), -1) for v in flat.values()], 1)
+    return np.sort(np.unique(rows, axis=0, return_index=True)[1])
+
+
+_MOST_DRAWS = 2000
+
+
+def thinned(draws: Start) -> Start:
+    """At most ``_MOST_DRAWS`` of the draws, evenly spaced: enough for a mass matrix."""
+    size = len(next(iter(draws.values()), ()))
+    rows = np.unique(np.linspace(0, size - 1, min(size, _MOST_DRAWS)).astype(int))
+    return {k: v[rows] for k, v in draws.items()}
+
+
+def shrunk_correlation(standard: np.ndarray) -> np.ndarray:
+    """Correlations (d, d) of standardised draws (m, d), shrunk towards the identity by as much as their noise
+    asks for (Ledoit and Wolf 2004)."""
+    from sklearn.covariance import ledoit_wolf
+
+    return np.asarray(ledoit_wolf(standard)[0])

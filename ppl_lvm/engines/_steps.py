@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from ppl_lvm.core import Problem, Run, Status
-from ppl_lvm.engines._checkpoint import Arrays, Checkpoint, save_or_warn
+from ppl_lvm.engines._checkpoint import Arrays, Checkpoint
 from ppl_lvm.engines._course import Course
 from ppl_lvm.engines._identity import identity
 from ppl_lvm.engines._interrupt import Interrupt, interruptible
@@ -108,7 +108,7 @@ def _resumed(engine: SVI, problem: Problem, run: Run, stepper: Stepper, course: 
 def _save(checkpoint: Checkpoint, stepper: Stepper, course: Course) -> None:
     arrays: dict[str, Any] = {f"state/{k}": v for k, v in stepper.arrays().items()}
     arrays["history/losses"] = np.array([w.losses for w in course.watches], dtype=float)
-    save_or_warn(checkpoint, arrays, course.record())
+    checkpoint.save_or_warn(arrays, course.record(), "the run")
 
 
 def check_same_params(found: Mapping[str, np.ndarray], own: Mapping[str, Any], prefix: str) -> None:

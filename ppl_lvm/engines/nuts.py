@@ -12,6 +12,7 @@ from ppl_lvm.engines._checks import (
     check_choice,
     check_count,
     check_flag,
+    check_folder,
     check_fraction,
     fixed_supports,
     no_continuous_latents,
@@ -55,6 +56,22 @@ class NUTS(Engine):
         datum, with scales, step size and trajectories of its own, all data at once. None: where that is
         possible and the model has params. ``sample_stats`` then has sums (log densities, energies, steps) and
         means over data, and the group ``per_datum`` R-hat, effective sizes and divergences of each datum.
+    transport
+        On JAX, with ``init=`` the fit of a flow (``SVI(guide="flow", backend="numpyro")``): sample the noise
+        that the flow maps to the posterior, and map the draws back (Hoffman et al. 2019). Exact, however well
+        the flow fits; for curved posteriors.
+    checkpoint, checkpoint_every
+        A folder for checkpoints, one of each chain, written every so many iterations, warm-up included. A run
+        whose folder holds checkpoints of the same settings, data and seed goes on from them, to the same
+        draws as if it had not been stopped; with a larger ``num_samples`` it goes on to that.
+
+    With ``init=`` a fit that has draws, chains begin at different draws of it, and the mass matrix with their
+    variances (covariance, where ``dense_mass``) in unconstrained space; ``num_warmup`` stays as given, and
+    150 is enough where that fit is roughly right.
+
+    Ctrl-C ends a run after its current block of iterations (about 0.2 s): it gives the draws that are there,
+    with ``Outcome.INTERRUPTED``; during warm-up it raises ``KeyboardInterrupt`` in words. Either way the
+    checkpoints hold the last iteration.
     """
 
     backend: str = "auto"
@@ -68,6 +85,9 @@ class NUTS(Engine):
     kernel: str = "blackjax"
     chain_method: str = "auto"
     by_datum: bool | None = None
+    transport: bool = False
+    checkpoint: str | None = None
+    checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
@@ -82,6 +102,12 @@ class NUTS(Engine):
         check_flag("dense_mass", self.dense_mass)
         if self.by_datum is not None:
             check_flag("by_datum", self.by_datum)
+        check_flag("transport", self.transport)
+        if self.transport and self.by_datum:
+            raise ValueError("transport: a flow carries all data at once; leave by_datum out.")
+        check_count("checkpoint_every", self.checkpoint_every)
+        if self.checkpoint is not None:
+            object.__setattr__(self, "checkpoint", check_folder("checkpoint", self.checkpoint))
 
     def _check_starts(self) -> None:
         if self.num_starts is None:
@@ -104,7 +130,13 @@ class NUTS(Engine):
             or backend_or_reason(self.backend, problem)
             or fixed_supports("NUTS", problem, self.backend_for(problem))
             or self._not_by_datum(problem)
+            or self._not_transported(problem)
         )
+
+    def _not_transported(self, problem: Problem) -> str | None:
+        if not self.transport or self.backend_for(problem) == "numpyro":
+            return None
+        return "transport needs the NumPyro backend; leave it out, or use backend='numpyro'"
 
     def _not_by_datum(self, problem: Problem) -> str | None:
         if not self.by_datum:
@@ -120,22 +152,24 @@ class NUTS(Engine):
         """Whether a run has chains of each datum on its own."""
         if self.by_datum is not None:
             return self.by_datum
-        if not problem.params or self.backend_for(problem) != "numpyro":
+        if self.transport or not problem.params or self.backend_for(problem) != "numpyro":
             return False
         from ppl_lvm.engines._jax_nuts_rows import by_datum_reason
 
         return by_datum_reason(problem) is None
 
     def run(self, problem: Problem, run: Run) -> Fit:
+        from ppl_lvm.engines._nuts_run import refuse_others
+
         params = params_without_values("NUTS", problem, run)
+        refuse_others(self, problem, run, params)
         if self.splits(problem):
             return self._run_by_datum(problem, run, params)
         if self.backend_for(problem) == "numpyro":
             from ppl_lvm.engines._jax_nuts import sample
         else:
             from ppl_lvm.engines._pyro_nuts import sample
-        values, stats = sample(self, problem, run, params)
-        spent = stats.pop("warmup_steps")
+        values, stats, spent, stopped = sample(self, problem, run, params)
         return Fit(
             model=problem.model,
             engine=self,
@@ -144,7 +178,7 @@ class NUTS(Engine):
             draws=chain_dataset(problem, values, kind="chain"),
             sample_stats=chain_dataset(None, stats, kind="chain"),
             params=params,
-            status=_status(stats),
+            status=_status(stats, stopped),
             meta={"warmup_steps": int(spent.sum())},
         )
 
@@ -152,7 +186,7 @@ class NUTS(Engine):
         from ppl_lvm.engines._jax_nuts_rows import sample_rows, totals
         from ppl_lvm.engines._per_datum import per_datum
 
-        values, stats = sample_rows(self, problem, run, params)
+        values, stats, spent, stopped = sample_rows(self, problem, run, params)
         draws, every = chain_dataset(problem, values, kind="chain"), totals(stats)
         return Fit(
             model=problem.model,
@@ -163,15 +197,18 @@ class NUTS(Engine):
             sample_stats=chain_dataset(None, every, kind="chain"),
             params=params,
             groups={"per_datum": per_datum(problem, draws, stats)},
-            status=_status({**every, "diverging": stats["diverging"]}),
+            status=_status({**every, "diverging": stats["diverging"]}, stopped),
+            meta={"warmup_steps": int(spent.sum())},
         )
 
 
-def _status(stats: dict[str, np.ndarray]) -> Status:
+def _status(stats: dict[str, np.ndarray], stopped: str = "") -> Status:
     diverging = int(stats["diverging"].sum())
     details = {
         "divergences": float(diverging),
         "acceptance_rate": float(stats["acceptance_rate"].mean()),
         "step_size": float(stats["step_size"].mean()),
     }
+    if stopped:
+        return Status(Outcome.INTERRUPTED, details, (stopped,))
     return Status(Outcome.DIVERGENT if diverging else Outcome.OK, details)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ppl_lvm.core import Engine, Problem, Run
@@ -14,6 +13,7 @@ from ppl_lvm.engines._checks import (
     check_choice,
     check_count,
     check_flag,
+    check_folder,
     check_fraction,
     check_positive,
     fixed_supports,
@@ -143,9 +143,7 @@ class SVI(Engine):
         if self.validation != 0:
             check_fraction("validation", self.validation)
         if self.checkpoint is not None:
-            if not isinstance(self.checkpoint, (str, Path)):
-                raise TypeError(f"checkpoint: expected the name of a folder, got {self.checkpoint!r}.")
-            object.__setattr__(self, "checkpoint", str(self.checkpoint))
+            object.__setattr__(self, "checkpoint", check_folder("checkpoint", self.checkpoint))
 
     def backend_for(self, problem: Problem) -> str:
         own = problem.model.only_backend or "pyro"

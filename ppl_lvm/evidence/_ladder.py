@@ -18,7 +18,7 @@ from ppl_lvm.engines.smc import AIS, SMC
 from ppl_lvm.engines.svi import SVI
 from ppl_lvm.evidence._bridge import bridge
 from ppl_lvm.evidence._iwae import IWAE, iwae_bound, log_weights
-from ppl_lvm.fitting import fit, prepare
+from ppl_lvm.fitting import fit_to_the_end, prepare
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class _Climb:
     def fit(self, rung: str, engine: Engine) -> Fit | None:
         """The engine's fit, and its evidence (where it has one) under the rung's name."""
         try:
-            found = fit(self.model, self.data, engine, init=self.init, **self.options)
+            found = fit_to_the_end(self.model, self.data, engine, init=self.init, **self.options)
         except ValueError as error:  # in words: the engine's refusal, or a density that is not finite
             self.reasons[rung] = str(error)
             return None
