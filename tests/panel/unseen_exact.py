@@ -1,7 +1,7 @@
 """Targets of the unseen cases whose posteriors are known in closed form, or by one integral.
 
-Random walks and regressions (normal, and normal-gamma: Bishop 2006, section 3.3), counts in classes (Dirichlet),
-a change point (a mixture of gammas), three modes, a banana (Haario, Saksman and Tamminen 1999) and a horseshoe
+A random walk, a regression (normal-gamma: Bishop 2006, section 3.3), counts in classes (Dirichlet), a change
+point (a mixture of gammas), three modes, a banana (Haario, Saksman and Tamminen 1999) and a horseshoe
 (Carvalho, Polson and Scott 2010), whose entries are independent given the global scale.
 """
 
@@ -79,9 +79,10 @@ def line() -> Target:
 # ---- classes, and a change point ------------------------------------------------------------------
 
 
-def classes(counts):
-    p = pyro.sample("p", dist.Dirichlet(0.8 * torch.ones_like(counts)))
-    pyro.sample("obs", dist.Multinomial(probs=p), obs=counts)
+def classes(y):
+    p = pyro.sample("p", dist.Dirichlet(0.8 * torch.ones(4)))
+    with pyro.plate("row", len(y)):
+        pyro.sample("obs", dist.Categorical(p), obs=y)
 
 
 def change(y):
@@ -94,9 +95,9 @@ def change(y):
 
 
 def four_classes() -> Target:
-    counts = np.array([9.0, 3.0, 1.0, 0.0])
-    a = 0.8 + counts
-    data = {"counts": counts}
+    y = np.repeat([0, 1, 2], [9, 3, 1])
+    a = 0.8 + np.bincount(y, minlength=4)
+    data = {"y": y}
 
     def truth() -> Truth:
         mean = a / a.sum()
