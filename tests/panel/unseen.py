@@ -1,7 +1,7 @@
 """Cases written after every limit had been set, with models, data and faults of their own.
 
 They were committed before any verdict on them was seen, so that their first score is that of rules which had
-not seen them. ``expected`` says what theory says; where that is not a level, "varies": each run is held to its errors.
+not seen them. ``expected`` is what theory says, "varies" where that is no level: errors decide then.
 """
 
 from __future__ import annotations

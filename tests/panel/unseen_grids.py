@@ -27,7 +27,7 @@ def _target(
     log_density: Callable[..., np.ndarray],
     sites: Callable[..., dict[str, np.ndarray]],
 ) -> Target:
-    """``log_density`` of the coordinates, Jacobians included; ``sites``: values of the sites at coordinates."""
+    """``log_density`` of coordinates, Jacobians included; ``sites``: values of the sites at coordinates."""
     mesh = [m.reshape(-1) for m in np.meshgrid(*axes, indexing="ij")]
     log_p = log_density(*mesh)
     mass = np.exp(log_p - special.logsumexp(log_p))
