@@ -1,21 +1,25 @@
 """Write a finished panel's scores into docs/comparing.md: ``PYTHONPATH=tests python -m panel.page DIR``.
 
-DIR is what ``python -m panel.score --out DIR`` filled. What stands between the two markers is replaced.
+DIR is what ``python -m panel.score --out DIR`` filled, with ``--unseen`` too. What stands between the markers
+is replaced. ``first_scores.json`` has what the unseen cases scored the first time, when nothing had been
+changed after a look at them; ``python -m panel.page DIR --first`` wrote it then.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import CASES
-from .score import Outcome, load, report, table
+from . import CASES, UNSEEN, Case
+from .score import Outcome, load, report, report_unseen, table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "comparing.md"
 BEGIN, END = "<!-- panel: begin -->", "<!-- panel: end -->"
 WAYS = (("alone", "without reference"), ("against", "with reference"))
+FIRST = Path(__file__).with_name("first_scores.json")
 HALVES = (("scored_on", "scored cases"), ("frozen_on", "cases set with"), ("all", "all"))
 
 
@@ -23,43 +27,43 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.0f} %"
 
 
-def _scores(found: dict[str, Any]) -> str:
+def _scores(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     rows = [
         "| cases | | runs: bad, good | sensitivity | specificity | inconclusive | trusted though wrong |",
         "|---|---|---|---|---|---|---|",
     ]
-    for half, name in HALVES:
+    for name, part in parts:
         for way, word in WAYS:
-            s = found[half][way]
+            s = part[way]
             shares = " | ".join(_share(s[k]) for k in ("sensitivity", "specificity", "inconclusive"))
             runs = f"{s['bad_runs']}, {s['good_runs']}"
             rows.append(f"| {name} | {word} | {runs} | {shares} | {len(s['trusted_though_wrong'])} |")
     return "\n".join(rows)
 
 
-def _by_quantity(found: dict[str, Any]) -> str:
-    parts = [found["scored_on"][way]["by_quantity"] for way, _ in WAYS]
+def _by_quantity(part: Mapping[str, Any], where: str) -> str:
+    parts = [part[way]["by_quantity"] for way, _ in WAYS]
     words = [
         f"{name} {_share(parts[0][name])} and {_share(parts[1][name])}"
         for name in ("sensitivity", "specificity", "inconclusive")
     ]
-    which = "By quantity (a case counts as one), on the scored cases, without and with a reference"
+    which = f"By quantity (a case counts as one), {where}, without and with a reference"
     return f"{which}: {', '.join(words)}."
 
 
-def _counts(outcomes: Sequence[Outcome]) -> str:
+def _counts(outcomes: Sequence[Outcome], cases: Sequence[Case]) -> str:
     done = {o.case for o in outcomes}
     seeds = len({o.seed for o in outcomes})
     ways = ("closed form", "quadrature", "long run")
-    first, second, third = (sum(c.target.known == way for c in CASES if c.name in done) for way in ways)
+    first, second, third = (sum(c.target.known == way for c in cases if c.name in done) for way in ways)
     return (
         f"{len(done)} cases, {seeds} seeds each. The posterior is known in closed form for {first} of them,\n"
         f"by quadrature for {second}, from long runs for {third}."
     )
 
 
-def _bounds(found: dict[str, Any]) -> str:
-    own = found["all"]["viabel"]
+def _bounds(part: Mapping[str, Any]) -> str:
+    own = part["viabel"]
     flagged, passed = _share(own["flagged_of_bad"]), _share(own["passed_of_good"])
     return (
         f"VIABEL's bounds flag {flagged} of the {own['bad_runs']} bad runs of guides, and pass {passed} of "
@@ -67,34 +71,61 @@ def _bounds(found: dict[str, Any]) -> str:
     )
 
 
-def _wrong(found: dict[str, Any]) -> str:
+def _wrong(part: Mapping[str, Any]) -> str:
     named = [
-        f"{word}: {', '.join(found['all'][way]['trusted_though_wrong'])}"
+        f"{word}: {', '.join(part[way]['trusted_though_wrong'])}"
         for way, word in WAYS
-        if found["all"][way]["trusted_though_wrong"]
+        if part[way]["trusted_though_wrong"]
     ]
     return f"Trusted though wrong, {'; '.join(named)}." if named else ""
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
+def _first() -> list[tuple[str, Mapping[str, Any]]]:
+    return list(json.loads(FIRST.read_text("utf-8")).items()) if FIRST.exists() else []
+
+
+def unseen(outcomes: Sequence[Outcome]) -> list[str]:
+    """The section on the cases that came after the limits."""
+    part, first = report_unseen(outcomes)["all"], _first()
+    return [
+        "#### Unseen cases",
+        _counts(outcomes, UNSEEN),
+        _scores([*first, ("now", part)]),
+        *(_by_quantity(scored, f"the {name}") for name, scored in first),
+        _by_quantity(part, "now"),
+        _wrong(part),
+        _bounds(part),
+        table(outcomes, UNSEEN),
+    ]
+
+
+def page(outcomes: Sequence[Outcome], later: Sequence[Outcome] = ()) -> str:
     found = report(outcomes)
     parts = [
-        _counts(outcomes),
-        _scores(found),
-        _by_quantity(found),
-        _wrong(found),
-        _bounds(found),
+        _counts(outcomes, CASES),
+        _scores([(name, found[half]) for half, name in HALVES]),
+        _by_quantity(found["scored_on"], "on the scored cases"),
+        _wrong(found["all"]),
+        _bounds(found["all"]),
+        *(unseen(later) if later else []),
+        "#### The cases that limits were set with and scored on",
         table(outcomes),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def main(folder: str) -> None:
+def main(folder: Path) -> None:
     text = PAGE.read_text("utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{page(load(Path(folder)))}\n{END}{after}", "utf-8")
+    written = page(load(folder), load(folder, UNSEEN))
+    PAGE.write_text(f"{before}{BEGIN}\n\n{written}\n{END}{after}", "utf-8")
+
+
+def keep_first(folder: Path) -> None:
+    part = report_unseen(load(folder, UNSEEN))["all"]
+    FIRST.write_text(json.dumps({"first time": part}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    (keep_first if "--first" in sys.argv else main)(Path(sys.argv[1]))

@@ -88,8 +88,8 @@ def run_case(case: Case, seed: int) -> Outcome:
         case.expected,
         errors,
         ratios,
-        {q: _level(each["alone"], q) for q in known},
-        {q: _level(each["against"], q) for q in known},
+        {q: _level(each["alone"], alone.verdicts["fit"], q) for q in known},
+        {q: _level(each["against"], against.verdicts["fit"], q) for q in known},
         {
             "alone": str(alone.verdicts["fit"]),
             "against": str(against.verdicts["fit"]),
@@ -101,9 +101,12 @@ def run_case(case: Case, seed: int) -> Outcome:
     )
 
 
-def _level(verdicts: Mapping[str, lvm.Verdict], quantity: str) -> str:
-    """A quantity that does not vary in a fit's draws has no verdict of its own, and cannot be told."""
-    return verdicts[quantity].level if quantity in verdicts else "inconclusive"
+def _level(verdicts: Mapping[str, lvm.Verdict], fit: lvm.Verdict, quantity: str) -> str:
+    """A quantity that does not vary in a fit's draws has no verdict of its own: it has that of a fit that is
+    not to be trusted, and cannot be told else."""
+    if quantity in verdicts:
+        return verdicts[quantity].level
+    return fit.level if fit.level == "do_not_trust" else "inconclusive"
 
 
 # ---- score ---------------------------------------------------------------------------------------
