@@ -1,8 +1,8 @@
 """Write a finished panel's scores into docs/comparing.md: ``PYTHONPATH=tests python -m panel.page DIR``.
 
 DIR is what ``python -m panel.score --out DIR`` filled, with ``--unseen`` too. What stands between the markers
-is replaced. ``first_scores.json`` has what the unseen cases scored the first time, when nothing had been
-changed after a look at them; ``python -m panel.page DIR --first`` wrote it then.
+is replaced. ``first_scores.json`` has what both lists scored before anything was changed after a look at the
+unseen cases; ``python -m panel.page DIR --first`` wrote it then.
 """
 
 from __future__ import annotations
@@ -80,18 +80,19 @@ def _wrong(part: Mapping[str, Any]) -> str:
     return f"Trusted though wrong, {'; '.join(named)}." if named else ""
 
 
-def _first() -> list[tuple[str, Mapping[str, Any]]]:
-    return list(json.loads(FIRST.read_text("utf-8")).items()) if FIRST.exists() else []
+def _first(cases: str) -> list[tuple[str, Mapping[str, Any]]]:
+    kept = json.loads(FIRST.read_text("utf-8")) if FIRST.exists() else {}
+    return [("first time", kept[cases])] if cases in kept else []
 
 
 def unseen(outcomes: Sequence[Outcome]) -> list[str]:
     """The section on the cases that came after the limits."""
-    part, first = report_unseen(outcomes)["all"], _first()
+    part, first = report_unseen(outcomes)["all"], _first("unseen")
     return [
         "#### Unseen cases",
         _counts(outcomes, UNSEEN),
         _scores([*first, ("now", part)]),
-        *(_by_quantity(scored, f"the {name}") for name, scored in first),
+        *(_by_quantity(scored, name) for name, scored in first),
         _by_quantity(part, "now"),
         _wrong(part),
         _bounds(part),
@@ -101,9 +102,10 @@ def unseen(outcomes: Sequence[Outcome]) -> list[str]:
 
 def page(outcomes: Sequence[Outcome], later: Sequence[Outcome] = ()) -> str:
     found = report(outcomes)
+    now = [(name, found[half]) for half, name in HALVES]
     parts = [
         _counts(outcomes, CASES),
-        _scores([(name, found[half]) for half, name in HALVES]),
+        _scores([*((f"all, {name}", part) for name, part in _first("first list")), *now]),
         _by_quantity(found["scored_on"], "on the scored cases"),
         _wrong(found["all"]),
         _bounds(found["all"]),
@@ -123,8 +125,11 @@ def main(folder: Path) -> None:
 
 
 def keep_first(folder: Path) -> None:
-    part = report_unseen(load(folder, UNSEEN))["all"]
-    FIRST.write_text(json.dumps({"first time": part}, indent=1) + "\n", "utf-8")
+    kept = {
+        "unseen": report_unseen(load(folder, UNSEEN))["all"],
+        "first list": report(load(folder))["all"],
+    }
+    FIRST.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Run the panel and score its verdicts: ``PYTHONPATH=tests python -m panel.score --out DIR``.
 
-Every run of a case is kept in DIR/<case>.json, so that an interrupted panel goes on where it was; the score
-of all that is there is printed as JSON. ``--cases a,b`` takes those whose names contain one of the words,
-``--unseen`` the cases that were written after the limits had been set.
+Every run of a case is kept in DIR/<case>.json, so that an interrupted panel goes on where it was, and a later
+call with more ``--seeds`` adds those; the score of all that is there is printed as JSON. ``--cases a,b`` is
+for those whose names contain one of the words, ``--unseen`` for the cases that were written after the limits.
 """
 
 from __future__ import annotations
@@ -279,11 +279,13 @@ def main() -> None:
     began = time.perf_counter()
     for case in [] if args.only_score else cases:
         path = _path(args.out, case.name)
-        if path.exists() or (words and not any(w in case.name for w in words)):
+        rows = json.loads(path.read_text("utf-8")) if path.exists() else []
+        left = [seed for seed in range(args.seeds) if seed not in {row["seed"] for row in rows}]
+        if not left or (words and not any(w in case.name for w in words)):
             continue
         if time.perf_counter() - began > 60 * args.minutes:
             break
-        rows = [dataclasses.asdict(run_case(case, seed)) for seed in range(args.seeds)]
+        rows += [dataclasses.asdict(run_case(case, seed)) for seed in left]
         path.write_text(json.dumps(rows), "utf-8")
         sys.stderr.write(f"{case.name}: {sum(r['seconds'] for r in rows):.0f} s\n")
     found = load(args.out, cases)
