@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ppl_lvm.comparison import MAX_BIAS
+
 from . import CASES, UNSEEN, Case
-from .score import Outcome, load, report, report_unseen, table
+from .score import TRUSTING, Outcome, load, report, report_unseen, table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "comparing.md"
 BEGIN, END = "<!-- panel: begin -->", "<!-- panel: end -->"
@@ -53,7 +56,8 @@ def _by_quantity(part: Mapping[str, Any], where: str) -> str:
 
 def _counts(outcomes: Sequence[Outcome], cases: Sequence[Case]) -> str:
     done = {o.case for o in outcomes}
-    seeds = len({o.seed for o in outcomes})
+    runs = Counter(o.case for o in outcomes).values()
+    seeds = str(min(runs)) if min(runs) == max(runs) else f"{min(runs)} to {max(runs)}"
     ways = ("closed form", "quadrature", "long run")
     first, second, third = (sum(c.target.known == way for c in cases if c.name in done) for way in ways)
     return (
@@ -95,9 +99,29 @@ def unseen(outcomes: Sequence[Outcome]) -> list[str]:
         *(_by_quantity(scored, name) for name, scored in first),
         _by_quantity(part, "now"),
         _wrong(part),
+        _near(outcomes),
         _bounds(part),
         table(outcomes, UNSEEN),
     ]
+
+
+def _near(outcomes: Sequence[Outcome]) -> str:
+    """How many of the misses lie next to the limit, where errors of the figures leave nothing else to say."""
+    words = []
+    for way, word in WAYS:
+        missed = [o for o in outcomes if _missed(o, way)]
+        near = [o for o in missed if abs(max(map(abs, o.errors.values())) - MAX_BIAS) <= 0.1]
+        words.append(f"{len(near)} of the {len(missed)} {word}")
+    return (
+        f"Of the runs not called what they are, {', and '.join(words)} have a worst error of 0.4 to 0.6 sds."
+    )
+
+
+def _missed(outcome: Outcome, way: str) -> bool:
+    level = outcome.level(way)
+    if outcome.bad:
+        return level != "do_not_trust"
+    return outcome.expected != "short" and level not in TRUSTING
 
 
 def page(outcomes: Sequence[Outcome], later: Sequence[Outcome] = ()) -> str:
@@ -108,6 +132,7 @@ def page(outcomes: Sequence[Outcome], later: Sequence[Outcome] = ()) -> str:
         _scores([*((f"all, {name}", part) for name, part in _first("first list")), *now]),
         _by_quantity(found["scored_on"], "on the scored cases"),
         _wrong(found["all"]),
+        _near(outcomes),
         _bounds(found["all"]),
         *(unseen(later) if later else []),
         "#### The cases that limits were set with and scored on",
