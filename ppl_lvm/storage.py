@@ -2,7 +2,8 @@
 
 No pickle anywhere: nothing in the files is executed on loading. A folder holds
 
-- ``fit.json``: format, engine and its settings, model and its settings, status, evidence, meta;
+- ``fit.json``: format, engine and its settings, model and its settings, status, evidence, meta, and the
+  sizes and digests of the other files;
 - ``draws.nc``: groups posterior, sample_stats, and the engine's own;
 - ``params.safetensors``: guide parameters, network weights, or the point;
 - ``data.nc``: the program's array arguments, unless left out.
@@ -22,12 +23,23 @@ import numpy as np
 
 from ppl_lvm.core import AbstractModel, Engine, Evidence, Outcome, Status, as_model
 from ppl_lvm.result import Fit
+from ppl_lvm.storage_files import (
+    check_marks,
+    digest_of,
+    mark_of,
+    read_params,
+    read_tree,
+    text_of,
+    write_bytes,
+    write_params,
+    write_tree,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
 
 logger = logging.getLogger("ppl_lvm")
-FORMAT = 1
+FORMAT = 2
 _TYPES: dict[str, Any] = {
     "backend": str,
     "engine": dict,
@@ -38,6 +50,8 @@ _TYPES: dict[str, Any] = {
     "status": dict,
     "meta": dict,
     "contents": dict,
+    "files": dict,
+    "digest": str,
 }
 
 
@@ -88,11 +102,13 @@ def _write(fit: Fit, folder: Path, *, data: bool) -> None:
     groups |= dict(fit.groups)
     record = _record(fit)
     record["contents"] = {"groups": sorted(groups), "params": sorted(fit.params)}
-    _write_tree(folder / "draws.nc", groups)
-    _write_params(folder / "params.safetensors", fit.params)
+    write_tree(folder / "draws.nc", groups)
+    write_params(folder / "params.safetensors", fit.params)
     if data and fit.problem is not None:
-        _write_tree(folder / "data.nc", {"arguments": _data_group(fit)})
-    _write_bytes(folder / "fit.json", json.dumps(record, indent=1).encode())
+        write_tree(folder / "data.nc", {"arguments": _data_group(fit)})
+    record["files"] = {p.name: mark_of(p) for p in sorted(folder.iterdir())}
+    record["digest"] = digest_of(record)
+    write_bytes(folder / "fit.json", text_of(record).encode())
 
 
 def load(path: str | Path, *, model: Any = None) -> Fit:
@@ -101,13 +117,14 @@ def load(path: str | Path, *, model: Any = None) -> Fit:
     Raises
     ------
     ValueError
-        Naming the file, if it is missing, truncated, of another program, or of a newer format.
+        Naming the file, if it is missing, cut, altered, of another program, or of another format.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"path: no folder {folder}; give the folder that fit.save wrote.")
     record = _read_record(folder / "fit.json")
     try:
+        check_marks(folder, record["files"])
         fit = _rebuild(record, model, folder)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / 'fit.json'}: damaged ({error!r}); save the fit again.") from None
@@ -137,9 +154,9 @@ def _rebuild(record: dict[str, Any], model: Any, folder: Path) -> Fit:
     if isinstance(getattr(engine, "guide", None), _NotSaved) and owner.pyro.guide is not None:
         engine = dataclasses.replace(engine, guide=None)  # type: ignore[call-arg]  # only SVI has guides
     contents = record["contents"]
-    groups = _read_tree(folder / "draws.nc")
+    groups = read_tree(folder / "draws.nc")
     _check_contents(folder / "draws.nc", set(groups), set(contents["groups"]))
-    params = _read_params(folder / "params.safetensors")
+    params = read_params(folder / "params.safetensors")
     _check_contents(folder / "params.safetensors", set(params), set(contents["params"]))
     return Fit(
         model=owner,
@@ -244,31 +261,25 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{path}: missing; this folder is not a fit saved by ppl_lvm.")
     try:
-        record = json.loads(path.read_text())
+        content = path.read_text()
+        record = json.loads(content)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: damaged or not JSON ({error}); save the fit again.") from None
     if not isinstance(record, dict) or record.get("program") != "ppl_lvm":
         raise ValueError(f"{path}: not written by ppl_lvm.")
     if record.get("format") != FORMAT:
         raise ValueError(
-            f"{path}: format {record.get('format')}, and this version reads {FORMAT}; upgrade ppl_lvm."
+            f"{path}: format {record.get('format')}, and this version reads {FORMAT}; use the version that "
+            "wrote it, or save the fit again."
         )
-    wanted = {
-        "backend",
-        "engine",
-        "model",
-        "evidence",
-        "log_likelihood",
-        "num_parameters",
-        "status",
-        "meta",
-        "contents",
-    }
+    wanted = set(_TYPES)
     if not wanted <= set(record):
         raise ValueError(f"{path}: damaged, {sorted(wanted - set(record))} are missing; save the fit again.")
     for key, kinds in _TYPES.items():
         if not isinstance(record[key], kinds):
             raise ValueError(f"{path}: damaged, {key!r} is {record[key]!r}; save the fit again.")
+    if digest_of(record) != record["digest"] or text_of(record) != content:
+        raise ValueError(f"{path}: altered since it was saved; save the fit again.")
     return record
 
 
@@ -348,7 +359,7 @@ def _problem_of(fit: Fit, path: Path) -> Any:
     from ppl_lvm.data import Data
     from ppl_lvm.fitting import prepare
 
-    groups = _read_tree(path)
+    groups = read_tree(path)
     _check_contents(path, set(groups), {"arguments"})
     group = groups["arguments"]
     values = {str(k): v.values for k, v in group.data_vars.items()}
@@ -362,62 +373,3 @@ def _problem_of(fit: Fit, path: Path) -> Any:
         if not str(error).startswith("dims"):
             raise
         raise ValueError(f"model: not the one of the saved fit, its sites differ ({error}).") from None
-
-
-def _write_tree(path: Path, groups: dict[str, Any]) -> None:
-    import xarray as xr
-
-    xr.DataTree.from_dict({k: _plain(v) for k, v in groups.items()}).to_netcdf(path, engine="h5netcdf")
-
-
-def _plain(dataset: xr.Dataset) -> xr.Dataset:
-    """netCDF has no booleans: they travel as int8 and come back by their attribute."""
-    out = dataset.copy()
-    for name, var in dataset.data_vars.items():
-        if var.dtype == bool:
-            out[name] = var.astype("int8").assign_attrs(dtype_was="bool")
-    for name, coord in dataset.coords.items():
-        if coord.dtype == object:
-            out = out.assign_coords({name: coord.astype(str)})
-    return out
-
-
-def _read_tree(path: Path) -> dict[str, Any]:
-    import xarray as xr
-
-    if not path.exists():
-        raise ValueError(f"{path}: missing; save the fit again.")
-    try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            groups = {name: node.to_dataset().load() for name, node in tree.children.items()}
-    except Exception as error:  # h5py raises many kinds on damaged files
-        raise ValueError(
-            f"{path}: damaged or not netCDF ({type(error).__name__}); save the fit again."
-        ) from None
-    for name, dataset in groups.items():
-        for key, var in dataset.data_vars.items():
-            if var.attrs.get("dtype_was") == "bool":
-                groups[name] = groups[name].assign({key: var.astype(bool).drop_attrs()})
-    return groups
-
-
-def _write_params(path: Path, params: Any) -> None:
-    from safetensors.numpy import save as to_bytes
-
-    _write_bytes(path, to_bytes({k: np.array(v, order="C") for k, v in params.items()}))
-
-
-def _read_params(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not path.exists():
-        raise ValueError(f"{path}: missing; save the fit again.")
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: damaged or not safetensors ({error}); save the fit again.") from None
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -38,6 +38,7 @@ RESULTS = {
     "ranking",
     "arviz_export",
     "storage",
+    "storage_files",
     "dimension",
     "evidence",
     "gaps",

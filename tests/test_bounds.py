@@ -95,7 +95,7 @@ def test_elbo_evidence_is_a_lower_bound_with_its_error(guide_fit: lvm.Fit, truth
     assert evidence.nats == pytest.approx(ladder(guide_fit)["elbo"].mean(), rel=1e-12)
 
 
-@pytest.fixture(scope="module", params=["pyro", "numpyro"])
+@pytest.fixture(scope="module", params=["pyro", pytest.param("numpyro", marks=pytest.mark.slow)])
 def iwae_fit(request: pytest.FixtureRequest) -> lvm.Fit:
     """A guide trained on the IWAE bound: wider than the ELBO's, so that its weights have finite variance."""
     objective = lvm.Renyi(alpha=0.0, num_particles=10)

@@ -26,6 +26,7 @@ def choice(x: np.ndarray) -> lvm.dimension.DimensionChoice:
     return lvm.choose_dimension(models.PPCA(1), x, range(2, 5), loo=short, ard=short)
 
 
+@pytest.mark.slow
 def test_every_criterion_finds_the_dimension(choice: lvm.dimension.DimensionChoice) -> None:
     assert choice.best["bic"] == TRUE_DIM
     assert choice.best["laplace_evidence"] == TRUE_DIM

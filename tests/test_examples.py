@@ -65,7 +65,7 @@ def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedP
 
 
 # Those that draw by NUTS compile several programs first.
-SLOW = {"factor_analysis", "ppca_oil", "earthquakes_hmm"}
+SLOW = {"factor_analysis", "ppca_oil", "earthquakes_hmm", "vae_digits"}
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,7 @@ def _triangular(loadings: np.ndarray, anchors: tuple[int, ...]) -> tuple[np.ndar
     return whole.diagonal().copy(), lower, float(np.linalg.slogdet(np.array(columns))[1])
 
 
+@pytest.mark.slow
 def test_the_prior_of_the_covariance_is_that_of_normal_loadings() -> None:
     """Prior draws of W W' have the moments of W with independent normal entries, scaled by row."""
     x = factor_data(40, 5, 3, seed=2) * np.array([1.0, 2.0, 0.5, 1.0, 3.0])

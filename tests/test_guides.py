@@ -16,6 +16,7 @@ import torch
 
 import ppl_lvm as lvm
 from ppl_lvm import MAP, SVI, Flow, ImportanceSampling, Laplace, LowRank, Pathfinder, Renyi
+from ppl_lvm.engines._jax_pathfinder import follow
 from tests.helpers import assert_within
 
 BACKENDS = ("pyro", "numpyro")
@@ -361,3 +362,31 @@ def test_pathfinder_weighs_two_modes_by_their_mass() -> None:
     found = float((fit.posterior["loc"].values[0, :, 0] < fit.posterior["loc"].values[0, :, 1]).mean())
     error = math.sqrt(below * (1 - below) * (1 / fit.status.details["ess"] + 1 / 8000))
     assert_within(np.array(found), below, error)
+
+
+class Cliff:
+    """log p(x) = 3 x below 1, and no number from there on: uphill leads over the edge."""
+
+    size = 1
+    calls = 0
+
+    def value_and_gradient(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
+        self.calls += 1
+        return (3 * float(flat[0]), np.full(1, 3.0)) if flat[0] < 1 else (math.nan, np.full(1, math.nan))
+
+    def hessian(self, flat: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def values(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+
+def test_a_path_of_pathfinder_ends_where_the_density_does() -> None:
+    """A line search that goes on to its limit at every step took hours on a mixture with 20 rows."""
+    cliff = Cliff()
+    path = follow(cliff, np.zeros(1), 60, 10)
+    assert cliff.calls < 200
+    assert path.points.shape == path.slopes.shape == (61, 1)
+    assert (path.points < 1).all()
+    assert (path.points[path.steps :] == path.points[-1]).all()
+    assert np.isfinite(path.slopes).all()

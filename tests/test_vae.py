@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.stats as st
-from scipy.special import expit, log_softmax, softmax
+from helpers import compilations
+from scipy.special import expit, log_expit, log_softmax, softmax
 from vae_cases import SETTINGS, case, data_for, digits
 
 import ppl_lvm as lvm
@@ -22,6 +23,7 @@ from ppl_lvm.backends.session import jax_session
 from ppl_lvm.conditioning import Conditioned
 from ppl_lvm.engines._jax_objectives import objective_of
 from ppl_lvm.fitting import prepare
+from ppl_lvm.models.vae._numpyro_pixels import log_density
 
 
 def rows(problem: lvm.core.Problem) -> dict[str, np.ndarray]:
@@ -136,6 +138,22 @@ def test_the_continuous_bernoulli_integrates_to_one(logit: float) -> None:
     assert abs(drawn.mean() - mean) < 4 * error
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 784, 1100, 3072])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_pixels_together_have_scipys_density_and_slope(size: int, dtype: str, tolerance: float) -> None:
+    """Sizes that fill no whole lanes; logits that float32 rounds to certainty."""
+    rng = np.random.default_rng(size)
+    logit = 9 * rng.standard_normal((3, size))
+    logit[0, 0] = 100.0
+    value = rng.integers(0, 2, (3, size)).astype(float)
+    oracle = np.where(value == 1, log_expit(logit), log_expit(-logit)).sum(-1)
+    with jax_session(dtype):
+        given = jax.numpy.asarray(logit, dtype), jax.numpy.asarray(value, dtype)
+        assert np.asarray(log_density(*given)) == pytest.approx(oracle, rel=tolerance, abs=tolerance)
+        slope = jax.grad(lambda at: log_density(at, given[1]).sum())(given[0])
+        assert np.asarray(slope) == pytest.approx(value - expit(logit), abs=tolerance)
+
+
 def test_means_of_the_data_are_those_of_the_distributions() -> None:
     for name in ("bernoulli", "poisson", "categorical", "gaussian, fixed noise"):
         problem, params = case(name)
@@ -219,6 +237,19 @@ def test_importance_bounds_do_not_depend_on_the_blocks() -> None:
     spread = np.var([f.value for f in found], 0, ddof=1)
     stated = np.mean([f.std_error**2 for f in found], 0)
     assert 0.6 < np.sqrt(spread.sum() / stated.sum()) < 1.6  # 24 degrees of freedom each, eleven data
+
+
+def test_data_of_about_one_size_share_a_program() -> None:
+    problem, params = case("bernoulli")
+    data = rows(problem)
+    of = evaluator(problem, "numpyro")
+    all_of_it = np.concatenate([data["x"], data["x"]])
+    of.importance(params, {"x": all_of_it[:13]}, 60, 0, 1000)
+    with compilations() as later:
+        found = [of.importance(params, {"x": all_of_it[:n]}, 60, 0, 1000).value for n in (9, 16)]
+    assert later == []
+    assert [len(f) for f in found] == [9, 16]
+    assert np.array_equal(found[0], found[1][:9])
 
 
 def test_blocks_bound_the_memory() -> None:
@@ -365,7 +396,7 @@ def ppca_maximum(x: np.ndarray) -> tuple[float, np.ndarray]:
     return float(st.multivariate_normal.logpdf(x, x.mean(0), model).mean()), vectors[:, 4:]
 
 
-@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+@pytest.mark.parametrize("posterior", [pytest.param("diagonal", marks=pytest.mark.slow), "full"])
 def test_a_linear_vae_is_ppca(posterior: str) -> None:
     x = ppca_data()
     linear = networks.MLP(())
@@ -428,6 +459,7 @@ def test_both_backends_train_to_the_same_bound() -> None:
         assert value > reached["early"][0]
 
 
+@pytest.mark.slow
 def test_the_flow_family_beats_the_diagonal_one_where_the_posterior_is_not_diagonal() -> None:
     """Same decoder: with weights held, the best flow's bound lies above the best diagonal Gaussian's."""
     x = ppca_data(200)

@@ -104,7 +104,7 @@ def within(value: Any, target: Any, error: Any, slack: Any = 0.0) -> None:
 # ---- log p(x) --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", ["encoder", "prior"])
+@pytest.mark.parametrize("start", ["encoder", pytest.param("prior", marks=pytest.mark.slow)])
 def test_ais_is_the_closed_form_within_its_error(vae: lvm.Fit, start: Any) -> None:
     found = lvm.ais_log_likelihood(vae, num_chains=64, num_temperatures=30, start=start, seed=1)
     assert found.kind == "lower_bound"

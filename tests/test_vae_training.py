@@ -375,6 +375,7 @@ def test_means_and_draws_of_q_agree(fitted: lvm.Fit) -> None:
     np.testing.assert_allclose(drawn.std(0), sd, rtol=0.08)
 
 
+@pytest.mark.slow
 def test_the_encoding_is_compared_with_the_posterior(fitted: lvm.Fit) -> None:
     x = digits()[0][:3]
     post = lvm.fit(lvm.condition(fitted.model, fitted), x, NUTS(num_warmup=300, num_samples=500), seed=0)

@@ -138,9 +138,12 @@ class JaxEvaluator:
     def _over(
         self, label: Any, run: Callable[..., Any], params: Arrays, data: Any, seed: int, rows: int
     ) -> Iterator[Any]:
-        """Results of ``run`` on blocks of rows of one size: one compiled program, padding at the end."""
+        """Results of ``run`` on blocks of rows of one size: one compiled program, padding at the end.
+
+        Fewer rows than a block make one of the next power of two: data of about one size share a program.
+        """
         n = len(jax.tree_util.tree_leaves(data)[0])
-        rows = min(rows, n)
+        rows = min(rows, 1 << (n - 1).bit_length())
         with jax_session(self.problem.dtype):
             given = self._cast(params)
             key = ("evaluate", label, self.programs.key, rows, signature((given, _shapes(data))))

@@ -17,7 +17,7 @@ from ppl_lvm.core import Problem
 Arrays = Mapping[str, np.ndarray]
 Rows = Mapping[str, np.ndarray]
 Moments = dict[str, tuple[np.ndarray, np.ndarray]]
-BLOCK = 5000
+BLOCK = 2000
 """Data times particles that are worked on at once, unless a caller says otherwise."""
 
 
@@ -100,7 +100,7 @@ def joined(parts: Sequence[Mapping[str, tuple[Any, Any]]]) -> Moments:
 def blocks_of(n: int, num: int, block: int) -> tuple[int, int, int]:
     """(rows, particles, number of blocks of particles): rows times particles stay within ``block``."""
     particles = min(num, max(1, block // min(n, 10)))
-    rows = min(n, max(1, block // particles))
+    rows = max(1, block // particles)
     return rows, particles, -(-num // particles)
 
 

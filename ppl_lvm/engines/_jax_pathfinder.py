@@ -1,25 +1,31 @@
-"""Pathfinder's paths by BlackJAX, in one compiled program, and draws of the mixture of their Gaussians."""
+"""Pathfinder: paths of SciPy's L-BFGS, the Gaussians along them, and draws of the mixture of the best ones.
+
+SciPy searches, since a line search compiled with the density (BlackJAX's, by optax) takes half a minute to
+compile, and stops late or not at all where the density is not finite.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.optimizers.lbfgs import bfgs_sample
-from blackjax.vi import pathfinder
+from blackjax.optimizers.lbfgs import bfgs_sample, lbfgs_inverse_hessian_factors, lbfgs_recover_alpha
+from jax import lax
 
 from ppl_lvm.backends._jax_guides import build_guide
-from ppl_lvm.backends._numpyro import cached, density_of
+from ppl_lvm.backends._jax_surface import JaxSurface
+from ppl_lvm.backends._numpyro import cached
 from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._convergence import symmetrised_log_q
 from ppl_lvm.engines._jax_start import start_points
 from ppl_lvm.engines._jax_weights import guide_functions
+from ppl_lvm.engines._mode import Surface
 from ppl_lvm.engines.importance import weighted_fit
 from ppl_lvm.progress import bar
 from ppl_lvm.result import Fit
@@ -28,62 +34,115 @@ if TYPE_CHECKING:
     from ppl_lvm.engines.pathfinder import Pathfinder
 
 
+class Path(NamedTuple):
+    """Points (L + 1, d) of a search, gradients of the log density there, and the number of steps taken.
+
+    Beyond the steps that were taken, the last point is repeated."""
+
+    points: np.ndarray
+    slopes: np.ndarray
+    steps: int
+
+
 def paths_and_draws(engine: Pathfinder, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Fit:
     """The whole run; ``fit.params`` hold the Gaussians of the paths that ended well."""
     with jax_session(problem.dtype):
-        density, data = density_of(problem)
-        held = {k: jnp.asarray(v) for k, v in params.items()}
+        surface = JaxSurface(problem, params, jacobian=True)
+        density, data, held = surface.density, surface.data, surface.held
         points = start_points(problem, run, density, data, held, engine.num_paths)
         keys = jax.random.split(jax.random.key(run.word(31)), engine.num_paths)
         settings = (engine.max_iter, engine.history, engine.num_elbo_draws)
-        follow = cached(("pathfinder", density.key, settings), lambda: _compile(engine, density))
+        along = cached(("pathfinder", density.key, settings), lambda: _compile(engine, density))
+        found, steps = [], 0
         with bar(engine.num_paths, "Pathfinder", run.progress) as tick:
-            found = [np.asarray(v) for v in follow(points, keys, data, held)]
-            tick(engine.num_paths)
-        gaussians, elbo = _usable(*found)
+            for point, key in zip(points, keys, strict=True):
+                path = follow(surface, np.asarray(point, float), engine.max_iter, engine.history)
+                ends = along(*(jnp.asarray(v, point.dtype) for v in path[:2]), path.steps, key, data, held)
+                found.append([np.asarray(v) for v in ends])
+                steps += path.steps
+                tick(1)
+        gaussians, elbo = _usable(*(np.stack(v) for v in zip(*found, strict=True)))
         guide = build_guide(problem, density, "pathfinder", {}, points[0])
         functions = guide_functions("pathfinder", density, guide, data, held)
         own = {k: jnp.asarray(v, points.dtype) for k, v in gaussians.items()}
         values, log_p, log_q, _ = functions.draw(own, run.word(24), engine.num_samples)
         log_q, note = symmetrised_log_q(problem, values, log_q, lambda v: functions.log_q_at(own, v))
     fit = weighted_fit(engine, problem, run, params, values, log_p, log_q, note)
-    details = {**fit.status.details, "paths": float(len(elbo)), "best_elbo": float(elbo.max())}
+    paths = {"paths": float(len(elbo)), "path_steps": float(steps), "best_elbo": float(elbo.max())}
     stored = {**{k: np.asarray(v) for k, v in own.items()}, **params}
-    return dataclasses.replace(fit, params=stored, status=dataclasses.replace(fit.status, details=details))
+    status = dataclasses.replace(fit.status, details={**fit.status.details, **paths})
+    return dataclasses.replace(fit, params=stored, status=status)
+
+
+def follow(surface: Surface, start: np.ndarray, max_iter: int, history: int) -> Path:
+    """L-BFGS (Byrd et al. 1995, by SciPy) uphill from a point (d,)."""
+    from scipy.optimize import minimize
+
+    seen: dict[bytes, np.ndarray] = {}
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = surface.value_and_gradient(flat)
+        if not (np.isfinite(value) and np.isfinite(slope).all()):
+            return np.inf, np.zeros_like(flat)  # the line search steps back
+        seen[flat.tobytes()] = slope
+        return -value, -slope
+
+    def keep(flat: np.ndarray) -> None:
+        slope = seen.get(flat.tobytes())
+        slopes.append(surface.value_and_gradient(flat)[1] if slope is None else slope)
+        points.append(flat.copy())
+        seen.clear()
+
+    points, slopes = [start], [surface.value_and_gradient(start)[1]]
+    minimize(
+        loss, start, jac=True, method="L-BFGS-B", callback=keep,
+        options={"maxiter": max_iter, "maxcor": history, "ftol": 1e-9, "gtol": 1e-6, "maxfun": 20 * max_iter},
+    )  # fmt: skip
+    steps, more = len(points) - 1, max_iter + 1 - len(points)
+    return Path(np.stack(points + points[-1:] * more), np.stack(slopes + slopes[-1:] * more), steps)
 
 
 def _compile(engine: Pathfinder, density: Density) -> Callable[..., Any]:
-    def follow(point: Any, key: Any, data: Any, held: Any) -> Any:
+    """A path's points and slopes -> (mean (d,), Cholesky factor (d, d), ELBO) of its best Gaussian."""
+
+    def along(points: Any, slopes: Any, steps: Any, key: Any, data: Any, held: Any) -> Any:
         def log_p(flat: Any) -> Any:
             return density.total(density.unflatten(flat), data, held)
 
-        # BlackJAX centres its own draws at position + inverse @ grad_position, but the gradient is that of
-        # minus the log density, so that a Newton step goes the other way: its ELBOs are not used.
-        _, info = pathfinder.approximate(
-            key, log_p, point, num_samples=1, maxiter=engine.max_iter, maxcor=engine.history
-        )
-        path = info.path
+        diagonals, moves, turns = _history(points, slopes, engine.history)
 
-        def elbo(step: Any, key: Any) -> Any:
-            draws, log_q = bfgs_sample(
-                key,
-                engine.num_elbo_draws,
-                step.position,
-                -step.grad_position,
-                step.alpha,
-                step.beta,
-                step.gamma,
-            )
+        def gaussian(i: Any) -> tuple[Any, ...]:
+            window = i + jnp.arange(engine.history)
+            factors = lbfgs_inverse_hessian_factors(moves[window].T, turns[window].T, diagonals[i])
+            return points[i], slopes[i], diagonals[i], *factors
+
+        def elbo(i: Any) -> Any:
+            draws, log_q = bfgs_sample(jax.random.fold_in(key, i), engine.num_elbo_draws, *gaussian(i))
             return (jax.vmap(log_p)(draws) - log_q).mean()
 
-        elbos = jax.vmap(elbo)(path, jax.random.split(key, len(path.elbo)))
-        elbos = jnp.where(jnp.isfinite(path.elbo) & jnp.isfinite(elbos), elbos, -jnp.inf)
-        best = jax.tree_util.tree_map(lambda v: v[jnp.argmax(elbos)], path)
-        inverse = jnp.diag(best.alpha) + best.beta @ best.gamma @ best.beta.T
-        loc = best.position - inverse @ best.grad_position
-        return loc, jnp.linalg.cholesky((inverse + inverse.T) / 2), elbos.max()
+        index = jnp.arange(len(points))
+        elbos = lax.map(elbo, index)
+        elbos = jnp.where(jnp.isfinite(elbos) & (index <= steps), elbos, -jnp.inf)
+        point, slope, diagonal, beta, gamma = gaussian(jnp.argmax(elbos))
+        inverse = jnp.diag(diagonal) + beta @ gamma @ beta.T
+        return point + inverse @ slope, jnp.linalg.cholesky((inverse + inverse.T) / 2), elbos.max()
 
-    return jax.jit(jax.vmap(follow, in_axes=(0, 0, None, None)))
+    return jax.jit(along)
+
+
+def _history(points: Any, slopes: Any, length: int) -> tuple[Any, Any, Any]:
+    """Diagonals (L + 1, d) of the inverse Hessians along a path, and its moves and turns of the gradient with
+    ``length`` rows of zeros before them; those without positive curvature are zeros (algorithm 3)."""
+    moves, turns = jnp.diff(points, axis=0), -jnp.diff(slopes, axis=0)
+
+    def step(diagonal: Any, both: Any) -> tuple[Any, Any]:
+        diagonal, used = lbfgs_recover_alpha(diagonal, *both)
+        return diagonal, (diagonal, used)
+
+    first = jnp.ones_like(points[0])
+    _, (diagonals, used) = lax.scan(step, first, (moves, turns))
+    moves, turns = (jnp.pad(jnp.where(used, v, 0), ((length, 0), (0, 0))) for v in (moves, turns))
+    return jnp.concatenate([first[None], diagonals]), moves, turns
 
 
 def _usable(loc: np.ndarray, tril: np.ndarray, elbo: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

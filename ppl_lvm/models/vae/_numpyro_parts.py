@@ -16,6 +16,7 @@ from numpyro.distributions.transforms import Transform
 
 from ppl_lvm.models.vae._layout import Layout
 from ppl_lvm.models.vae._masks import masks
+from ppl_lvm.models.vae._numpyro_pixels import Pixels
 
 
 class ContinuousBernoulli(dist.Distribution):
@@ -64,7 +65,7 @@ def likelihood(out: Array, layout: Layout) -> Any:
     """The distribution of a datum given the decoder's output (..., *net_image)."""
     event = len(layout.image)
     if layout.likelihood == "bernoulli":
-        return dist.Bernoulli(logits=out).to_event(event)
+        return Pixels(out, event)
     if layout.likelihood == "continuous_bernoulli":
         return ContinuousBernoulli(logits=out).to_event(event)
     if layout.likelihood == "poisson":
