@@ -84,20 +84,22 @@ def _wrong(part: Mapping[str, Any]) -> str:
     return f"Trusted though wrong, {'; '.join(named)}." if named else ""
 
 
-def _first(cases: str) -> list[tuple[str, Mapping[str, Any]]]:
-    kept = json.loads(FIRST.read_text("utf-8")) if FIRST.exists() else {}
-    return [("first time", kept[cases])] if cases in kept else []
+def _first(cases: str, now: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """What a list scored the first time, unless that is what is shown anyway."""
+    kept = json.loads(FIRST.read_text("utf-8"))[cases]
+    return [] if kept == now else [("first time", kept)]
 
 
 def unseen(outcomes: Sequence[Outcome]) -> list[str]:
     """The section on the cases that came after the limits."""
-    part, first = report_unseen(outcomes)["all"], _first("unseen")
+    part = report_unseen(outcomes)["all"]
+    first = _first("unseen", part)
     return [
         "#### Unseen cases",
         _counts(outcomes, UNSEEN),
-        _scores([*first, ("now", part)]),
+        _scores([*first, ("now" if first else "first time", part)]),
         *(_by_quantity(scored, name) for name, scored in first),
-        _by_quantity(part, "now"),
+        _by_quantity(part, "now" if first else "first time"),
         _wrong(part),
         _near(outcomes),
         _bounds(part),
@@ -129,7 +131,7 @@ def page(outcomes: Sequence[Outcome], later: Sequence[Outcome] = ()) -> str:
     now = [(name, found[half]) for half, name in HALVES]
     parts = [
         _counts(outcomes, CASES),
-        _scores([*((f"all, {name}", part) for name, part in _first("first list")), *now]),
+        _scores([*((f"all, {name}", part) for name, part in _first("first list", found["all"])), *now]),
         _by_quantity(found["scored_on"], "on the scored cases"),
         _wrong(found["all"]),
         _near(outcomes),
