@@ -25,6 +25,7 @@ JOBS = {
     "hmm_nuts": ["hmm_nuts.py"],
     "translation": ["translation.py", "--nuts", "--warm"],
     "vae": ["vae.py"],
+    "compile": ["compile.py"],
 }
 QUICK = {
     "nuts_float64": ["nuts.py", "--dtype", "float64", "--rounds", "1"],
@@ -33,6 +34,7 @@ QUICK = {
     "hmm_float64": ["hmm.py"],
     "translation": ["translation.py", "--runs", "3"],
     "vae": ["vae.py", "--rows", "6400", "--rounds", "2"],
+    "compile": ["compile.py", "--case", "gmm"],
 }
 
 

@@ -112,21 +112,22 @@ def torch_networks(weights: dict[str, np.ndarray]) -> tuple[Any, Any]:
     return build([784, 400, 400, 40], "encoder"), build([20, 400, 400, 784], "decoder")
 
 
-def pyro_programs(weights: dict[str, np.ndarray]) -> tuple[Any, Any]:
+def pyro_programs(weights: dict[str, np.ndarray], prefix: str = "") -> tuple[Any, Any]:
+    """``prefix`` keeps the weights of two loops apart in Pyro's parameter store."""
     import pyro
     import pyro.distributions as dist
 
     encoder, decoder = torch_networks(weights)
 
     def program(b: Any) -> None:
-        pyro.module("decoder", decoder)
+        pyro.module(f"{prefix}decoder", decoder)
         with pyro.plate("n", b.shape[0], dim=-1):
             zero = b.new_zeros(b.shape[0], 20)
             z = pyro.sample("z", dist.Normal(zero, zero + 1).to_event(1))
             pyro.sample("x", dist.Bernoulli(logits=decoder(z)).to_event(1), obs=b)
 
     def guide(b: Any) -> None:
-        pyro.module("encoder", encoder)
+        pyro.module(f"{prefix}encoder", encoder)
         with pyro.plate("n", b.shape[0], dim=-1):
             loc, log_scale = encoder(b).chunk(2, -1)
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
@@ -142,7 +143,7 @@ def pyro_epochs(x: np.ndarray, weights: dict[str, np.ndarray], kind: str) -> Cal
     pyro.enable_validation(False)
     data = torch.from_numpy(x)
     elbo = Trace_ELBO() if kind == "trace" else TraceMeanField_ELBO()
-    svi = SVI(*pyro_programs(weights), pyro.optim.Adam({"lr": 1e-3}), elbo)
+    svi = SVI(*pyro_programs(weights, kind), pyro.optim.Adam({"lr": 1e-3}), elbo)
 
     def epoch() -> float:
         order = torch.randperm(len(data))
