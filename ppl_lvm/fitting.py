@@ -72,12 +72,38 @@ def fit(
         run = Run(int(seed), init, wanted(progress))
         started = time.perf_counter()
         with _session(engine.backend_for(problem), int(seed), problem.dtype):
-            result = engine.run(problem, run)
+            result = _run(engine, problem, run)
         seconds = time.perf_counter() - started
         result = _finish(_checked_at_draws(problem, result))
     meta = {**result.meta, **_meta(problem, result, int(seed)), "wall_seconds": seconds}
     meta |= {"translation": problem.notes["translation"]} if "translation" in problem.notes else {}
     return dataclasses.replace(result, meta=meta)
+
+
+def _run(engine: Engine, problem: Problem, run: Run) -> Fit:
+    """The engine's run; what Pyro says of values that a program does not allow, in our words."""
+    try:
+        return engine.run(problem, run)
+    except ValueError as error:
+        said = str(error)
+        who = f"{type(engine).__name__}: {problem.model.describe()}"
+        if said.startswith("Error while computing log_prob"):
+            raise ValueError(
+                f"{who}: {_one_line(said)}; check the data against the supports of the sites they are "
+                "observed at, or pass init= with values that they allow."
+            ) from error
+        if "cannot find valid initial params" in said:
+            raise ValueError(
+                f"{who}: no starting point with a finite density was found; pass init= with values that the "
+                "data allow, and check the data against the supports of the sites they are observed at."
+            ) from error
+        raise
+
+
+def _one_line(text: str, most: int = 300) -> str:
+    """Without line breaks, and without the values that torch prints."""
+    line = " ".join(text.partition("but found invalid values")[0].split()).rstrip(", ")
+    return line if len(line) <= most else line[:most] + " ..."
 
 
 def prepare(

@@ -80,6 +80,21 @@ def unsummable(engine: str, problem: Problem) -> str | None:
     return None
 
 
+def fixed_supports(engine: str, problem: Problem, backend: str) -> str | None:
+    """On Pyro the transform of a site's support is that of one run of the program."""
+    if backend != "pyro":
+        return None
+    from ppl_lvm.backends._pyro_supports import moving_supports
+
+    names = moving_supports(problem)
+    if names:
+        return (
+            f"the support of {names} depends on other sites, and {engine} on Pyro would keep that of one "
+            "run; use backend='numpyro', or scale a site of fixed support (b = a * u with u in (0, 1))"
+        )
+    return None
+
+
 def no_observed(engine: str, problem: Problem) -> str | None:
     held = problem.model.held_sites
     if not any(s.kind == "observed" and s.name not in held for s in problem.sites.values()):

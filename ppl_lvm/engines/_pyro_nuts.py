@@ -70,15 +70,7 @@ def _one_chain(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's notes on its own deprecations, once per chain
-        try:
-            mcmc.run(**args)
-        except ValueError as error:
-            if "initial" not in str(error).lower():
-                raise
-            raise ValueError(
-                f"{problem.model.describe()}: no starting point with a finite density was found ({error}); "
-                "pass init= with values that the data allow."
-            ) from error
+        mcmc.run(**args)
     draws = mcmc.get_samples()
     names = [s.name for s in problem.latents(discrete=False)]
     return {k: draws[k].detach().numpy() for k in names}, recorder.arrays()

@@ -13,6 +13,7 @@ from ppl_lvm.engines._checks import (
     check_count,
     check_flag,
     check_fraction,
+    fixed_supports,
     no_continuous_latents,
     params_without_values,
     twin_or_translation,
@@ -101,6 +102,7 @@ class NUTS(Engine):
             no_continuous_latents("NUTS", problem)
             or unsummable("NUTS", problem)
             or backend_or_reason(self.backend, problem)
+            or fixed_supports("NUTS", problem, self.backend_for(problem))
             or self._not_by_datum(problem)
         )
 

@@ -10,6 +10,7 @@ from ppl_lvm.engines._checks import (
     backend_or_reason,
     check_choice,
     check_count,
+    fixed_supports,
     no_continuous_latents,
     no_observed,
     params_without_values,
@@ -40,6 +41,7 @@ class _Optimum(Engine):
             or no_continuous_latents(name, problem)
             or unsummable(name, problem)
             or backend_or_reason(self.backend, problem)
+            or fixed_supports(name, problem, self.backend_for(problem))
         )
 
 

@@ -16,6 +16,7 @@ from ppl_lvm.engines._checks import (
     check_flag,
     check_fraction,
     check_positive,
+    fixed_supports,
     no_observed,
     unsummable,
 )
@@ -150,6 +151,7 @@ class SVI(Engine):
             or self._guide_on_jax(problem)
             or self._points_have_no_weights()
             or backend_or_reason(self.backend, problem)
+            or self._moving_supports(problem)
             or self._check_batches(problem)
         )
 
@@ -186,6 +188,10 @@ class SVI(Engine):
                 f"named family {FAMILY_NAMES}, or backend='pyro'"
             )
         return None
+
+    def _moving_supports(self, problem: Problem) -> str | None:
+        own = callable(self.guide) or (self.guide is None and problem.model.pyro.guide is not None)
+        return None if own else fixed_supports("SVI", problem, self.backend_for(problem))
 
     def _check_batches(self, problem: Problem) -> str | None:
         size = self.batch_size
