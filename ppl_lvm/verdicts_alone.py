@@ -52,12 +52,14 @@ def judge_alone(fit: Fit, rows: pd.DataFrame, spot: SpotResult | None) -> tuple[
 
 
 def _unmatched(fit: Fit, verdict: Verdict, each: dict[str, Verdict]) -> dict[str, Verdict]:
-    """A point that lies off the posterior may be matched with the chains' labels in more than one way.
+    """A point or guide that lies off the posterior may be matched with the short chains' labels in more than
+    one way, draw by draw, which also widens the sds that its errors are told in.
 
-    So its labelled quantities are trusted only where the point as a whole is.
+    So its labelled quantities are trusted only where the fit as a whole is.
     """
     axes = fit.model.label_axes or {}
-    if not fit.is_point or verdict.level != "do_not_trust":
+    chains = not fit.is_point and fit.posterior.attrs.get("draws") == "chain"
+    if chains or verdict.level != "do_not_trust":
         return each
     why = f"its labels may be matched otherwise, for {verdict.quantity or 'another quantity'} is off"
     return {

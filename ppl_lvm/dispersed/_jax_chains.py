@@ -17,6 +17,7 @@ from ppl_lvm.backends._numpyro import cached, density_of
 from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
+from ppl_lvm.dispersed._peaks import peaks
 from ppl_lvm.engines._jax_annealing import prior_particles
 from ppl_lvm.engines._jax_nuts import _compiled, _constrain
 from ppl_lvm.engines._jax_start import curvature_scales, start_points
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _BLOCK = 10  # iterations before the first look at the clock; more while they are quick
 _LEAST = 50  # kept draws below which a chain counts as not finished
 _PRIOR = 512  # draws of the prior to choose among
+_SHARE = 0.05  # of the budget, that looking for peaks of the density may take
 _WIDER = 3.0  # overdispersion of starts taken from a fit
 
 
@@ -46,9 +48,9 @@ class Chains:
 def run_chains(
     problem: Problem, fits: Sequence[Fit], settings: SpotCheck, params: dict[str, np.ndarray]
 ) -> Chains:
-    """Starts are, in turn, draws of the prior, the same mirrored about the prior's mean, draws of the prior
-    that are far apart among those of high density, draws of the fits three times as far from their means, and
-    the engine's own starts. Chains that have not kept 50 draws when their time is up are left out."""
+    """Starts are, in turn, draws of the prior, the same mirrored about the prior's mean, peaks of the density
+    among many points of the prior's range, draws of the fits three times as far from their means, and the
+    engine's own starts. Chains that have not kept 50 draws when their time is up are left out."""
     engine = NUTS(
         num_warmup=settings.num_warmup,
         num_samples=settings.num_samples,
@@ -59,7 +61,7 @@ def run_chains(
     with jax_session(problem.dtype):
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
-        points = _starts(problem, fits, run, density, data, params, settings.num_chains)
+        points = _starts(problem, fits, run, density, data, params, settings)
         scales = jnp.ones(density.size, points.dtype)
         if density.size:
             scales = curvature_scales(density, points[-1], data, held)
@@ -131,14 +133,17 @@ def _starts(
     density: Density,
     data: Any,
     params: dict[str, np.ndarray],
-    num: int,
+    settings: SpotCheck,
 ) -> Any:
     """(num, size) unconstrained points of finite density and gradient."""
+    num = settings.num_chains
     held = {k: jnp.asarray(v) for k, v in params.items()}
     prior = _prior(density, run, data, params, num)
     sources = []
     if len(prior):
-        sources = [prior[:num], 2 * prior.mean(0) - prior[:num], _far_apart(problem, params, prior, num)]
+        level = Points(problem, params).log_p
+        found = peaks(prior, level, num, run.rng(67), _SHARE * settings.budget_seconds)
+        sources = [prior[:num], 2 * prior.mean(0) - prior[:num], found]
     sources.append(_wider(problem, fits, run, density, params, num))
     sources.append(np.asarray(start_points(problem, run, density, data, held, -(-num // 4))))
     slope_at = cached(("slope", density.key), density.compile_slope)
@@ -157,22 +162,6 @@ def _prior(density: Density, run: Run, data: Any, params: dict[str, np.ndarray],
     if density.draw_prior is None and density.sample_prior is None:
         return np.empty((0, density.size))
     return np.asarray(prior_particles(density, run, 62, max(num, _PRIOR), data, params))
-
-
-def _far_apart(problem: Problem, params: dict[str, np.ndarray], prior: np.ndarray, num: int) -> np.ndarray:
-    """Of the eighth of the prior's draws with the highest density, those farthest from the ones before.
-
-    A narrow mode catches few of the chains that start anywhere, but it stands out among the best draws.
-    """
-    level = Points(problem, params).log_p(prior)
-    best = prior[np.argsort(-level)[: max(len(prior) // 8, num)]]
-    scaled = best / (best.std(0) + 1e-12)
-    chosen = [0]
-    distance = ((scaled - scaled[0]) ** 2).sum(1)
-    while len(chosen) < min(num, len(best)):
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, ((scaled - scaled[chosen[-1]]) ** 2).sum(1))
-    return best[chosen]
 
 
 def _wider(

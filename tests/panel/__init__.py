@@ -9,12 +9,12 @@ error is too large for any claim (``expected="short"``), and **good** otherwise;
 every sd between 3/4 and 4/3 of the true one deserve ``means_and_spreads``, the others ``means_only``.
 
 The limits of :mod:`ppl_lvm.verdicts` were set with the cases of even number in ``CASES`` (``FROZEN_ON``) and
-are scored on those of odd number (``SCORED_ON``).
+are scored on those of odd number (``SCORED_ON``). Those of ``UNSEEN`` came later, and are scored apart.
 """
 
 from __future__ import annotations
 
-from . import gaussians, hierarchies, modes, skewed, zoo
+from . import gaussians, hierarchies, modes, skewed, unseen, zoo
 from .case import Case, Target
 
 CASES: list[Case] = [
@@ -22,10 +22,11 @@ CASES: list[Case] = [
 ]
 FROZEN_ON = [case.name for case in CASES[::2]]
 SCORED_ON = [case.name for case in CASES[1::2]]
+UNSEEN: list[Case] = unseen.cases()
 
 
 def case_named(name: str) -> Case:
-    return next(case for case in CASES if case.name == name)
+    return next(case for case in [*CASES, *UNSEEN] if case.name == name)
 
 
-__all__ = ["CASES", "FROZEN_ON", "SCORED_ON", "Case", "Target", "case_named"]
+__all__ = ["CASES", "FROZEN_ON", "SCORED_ON", "UNSEEN", "Case", "Target", "case_named"]

@@ -1,7 +1,8 @@
 """Run the panel and score its verdicts: ``PYTHONPATH=tests python -m panel.score --out DIR``.
 
-Every run of a case is kept in DIR/<case>.json, so that an interrupted panel goes on where it was; the score
-of all that is there is printed as JSON. ``--cases a,b`` takes those whose names contain one of the words.
+Every run of a case is kept in DIR/<case>.json, so that an interrupted panel goes on where it was, and a later
+call with more ``--seeds`` adds those; the score of all that is there is printed as JSON. ``--cases a,b`` is
+for those whose names contain one of the words, ``--unseen`` for the cases that were written after the limits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import ppl_lvm as lvm
 from ppl_lvm.comparison import MAX_BIAS, MAX_LOG_RATIO
 from ppl_lvm.diagnostics import khat
 
-from . import CASES, FROZEN_ON, SCORED_ON, Case
+from . import CASES, FROZEN_ON, SCORED_ON, UNSEEN, Case
 from .viabel import bounds
 
 TRUSTING = ("means_and_spreads", "means_only")
@@ -87,8 +88,8 @@ def run_case(case: Case, seed: int) -> Outcome:
         case.expected,
         errors,
         ratios,
-        {q: _level(each["alone"], q) for q in known},
-        {q: _level(each["against"], q) for q in known},
+        {q: _level(each["alone"], alone.verdicts["fit"], q) for q in known},
+        {q: _level(each["against"], against.verdicts["fit"], q) for q in known},
         {
             "alone": str(alone.verdicts["fit"]),
             "against": str(against.verdicts["fit"]),
@@ -100,9 +101,12 @@ def run_case(case: Case, seed: int) -> Outcome:
     )
 
 
-def _level(verdicts: Mapping[str, lvm.Verdict], quantity: str) -> str:
-    """A quantity that does not vary in a fit's draws has no verdict of its own, and cannot be told."""
-    return verdicts[quantity].level if quantity in verdicts else "inconclusive"
+def _level(verdicts: Mapping[str, lvm.Verdict], fit: lvm.Verdict, quantity: str) -> str:
+    """A quantity that does not vary in a fit's draws has no verdict of its own: it has that of a fit that is
+    not to be trusted, and cannot be told else."""
+    if quantity in verdicts:
+        return verdicts[quantity].level
+    return fit.level if fit.level == "do_not_trust" else "inconclusive"
 
 
 # ---- score ---------------------------------------------------------------------------------------
@@ -192,8 +196,16 @@ def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "frozen_on": [o for o in outcomes if o.case in FROZEN_ON],
         "scored_on": [o for o in outcomes if o.case in SCORED_ON],
     }
+    return _parts(outcomes, halves)
+
+
+def report_unseen(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return _parts(outcomes, {"all": outcomes})
+
+
+def _parts(outcomes: Sequence[Outcome], parts: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     out: dict[str, Any] = {"cases": len({o.case for o in outcomes}), "runs": len(outcomes)}
-    for name, part in halves.items():
+    for name, part in parts.items():
         out[name] = {
             way: score(part, way) | {"by_quantity": quantity_score(part, way)} for way in ("alone", "against")
         }
@@ -204,19 +216,19 @@ def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 _SHORT = {"means_and_spreads": "both", "means_only": "means", "do_not_trust": "no", "inconclusive": "?"}
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(outcomes: Sequence[Outcome], cases: Sequence[Case] = CASES) -> str:
     """A row per case, in Markdown: what is right, and the verdicts of its runs counted."""
     rows = [
         "| case | known by | right | without reference | with reference | VIABEL passes |",
         "|---|---|---|---|---|---|",
     ]
-    for case in CASES:
+    for case in cases:
         own = [o for o in outcomes if o.case == case.name]
         if not own:
             continue
         bounded = [o.viabel["passes"] for o in own if o.viabel is not None]
         cells = [
-            case.name if case.name in SCORED_ON else f"{case.name} (set with)",
+            case.name if case.name not in FROZEN_ON else f"{case.name} (set with)",
             case.target.known,
             _counted(o.right for o in own),
             _counted(o.level("alone") for o in own),
@@ -253,6 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cases", default="")
+    parser.add_argument("--unseen", action="store_true")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop before a case that begins later"
@@ -261,19 +274,23 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print a Markdown table instead of the score")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    cases = UNSEEN if args.unseen else CASES
     words = [w for w in args.cases.split(",") if w]
     began = time.perf_counter()
-    for case in [] if args.only_score else CASES:
+    for case in [] if args.only_score else cases:
         path = _path(args.out, case.name)
-        if path.exists() or (words and not any(w in case.name for w in words)):
+        rows = json.loads(path.read_text("utf-8")) if path.exists() else []
+        left = [seed for seed in range(args.seeds) if seed not in {row["seed"] for row in rows}]
+        if not left or (words and not any(w in case.name for w in words)):
             continue
         if time.perf_counter() - began > 60 * args.minutes:
             break
-        rows = [dataclasses.asdict(run_case(case, seed)) for seed in range(args.seeds)]
+        rows += [dataclasses.asdict(run_case(case, seed)) for seed in left]
         path.write_text(json.dumps(rows), "utf-8")
         sys.stderr.write(f"{case.name}: {sum(r['seconds'] for r in rows):.0f} s\n")
-    found = load(args.out)
-    sys.stdout.write((table(found) if args.table else json.dumps(report(found), indent=1)) + "\n")
+    found = load(args.out, cases)
+    scored = report_unseen(found) if args.unseen else report(found)
+    sys.stdout.write((table(found, cases) if args.table else json.dumps(scored, indent=1)) + "\n")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,22 @@ def _rare_state() -> np.ndarray:
     return (np.where(state == 1, 5.0, 0.0) + rng.standard_normal(120))[:, None]
 
 
+def _two_factor_rows() -> np.ndarray:
+    rng = np.random.default_rng(41)
+    loadings = np.array([[1.6, 0.2], [1.2, -0.4], [-0.9, 1.3], [0.3, 1.5], [0.0, -1.0]])
+    return 1.0 + rng.standard_normal((36, 2)) @ loadings.T + 0.6 * rng.standard_normal((36, 5))
+
+
+def _two_rates() -> np.ndarray:
+    rng = np.random.default_rng(42)
+    return rng.poisson(np.where(np.arange(50) < 30, 2.0, 8.0))[:, None].astype(float)
+
+
+def _three_states() -> np.ndarray:
+    rng = np.random.default_rng(43)
+    return rng.poisson(np.repeat([2.0, 7.0, 20.0, 7.0, 2.0, 20.0], 12))[:, None].astype(float)
+
+
 def _mixture(k: int) -> models.GaussianMixture:
     return models.GaussianMixture(num_components=k, covariance="diag")
 
@@ -54,6 +70,10 @@ TARGETS: dict[str, tuple[Any, np.ndarray]] = {
     "PPCA": (models.PPCA(1), _factor_rows()),
     "PPCA with explicit factors": (models.PPCA(1, collapsed=False), _factor_rows()),
     "HMM with a rare state": (models.HMM(2, lvm.emissions.Gaussian("diag")), _rare_state()),
+    # for the unseen cases
+    "PPCA of two factors": (models.PPCA(2), _two_factor_rows()),
+    "mixture of two rates": (models.Mixture(2, lvm.emissions.Poisson()), _two_rates()),
+    "HMM of three rates": (models.HMM(3, lvm.emissions.Poisson()), _three_states()),
 }
 
 
@@ -74,7 +94,7 @@ def _labels(name: str) -> Reference:
     return Reference(labels, array("loadings"), array("sds"))
 
 
-def _target(name: str) -> Target:
+def known_target(name: str) -> Target:
     model, data = TARGETS[name]
     return Target(
         name,
@@ -95,7 +115,7 @@ def cases() -> list[Case]:
     em = EM(num_init=5)
 
     def case(name: str, target: str, engine: lvm.Engine, expected: str, why: str) -> Case:
-        known = _target(target)
+        known = known_target(target)
         return Case(name, known, by_engine(known, engine), expected, why)
 
     separated, overlapping = "mixture, well separated", "mixture, badly separated"
