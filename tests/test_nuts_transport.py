@@ -89,7 +89,7 @@ def test_the_density_of_the_noise_is_the_density_carried_over(poor: lvm.Fit) -> 
             target = float(density.total(density.unflatten(carried(u)), data, {})) + log_det
             np.testing.assert_allclose(float(pulled.total(noise, data, params)), target, rtol=1e-10)
             back = pulled.unconstrain(pulled.constrain(noise, data, params), data, params)
-            np.testing.assert_allclose(np.asarray(back["noise"]), np.asarray(u), rtol=1e-6, atol=1e-8)
+            np.testing.assert_allclose(np.asarray(back["noise"]), np.asarray(u), rtol=1e-10, atol=1e-10)
 
 
 def test_draws_are_exact_however_poor_the_flow(poor: lvm.Fit, tmp_path: Path) -> None:

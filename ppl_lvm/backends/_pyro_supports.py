@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 
@@ -26,8 +25,7 @@ def moving_supports(problem: Problem) -> list[str]:
 
 def _bounds(problem: Problem, names: list[str], seed: int) -> dict[str, list[torch.Tensor]]:
     model = problem.model
-    with torch_session(0, problem.dtype), torch.no_grad(), HoldParams(model.fixed_params):
-        pyro.set_rng_seed(seed)
+    with torch_session(seed, problem.dtype), torch.no_grad(), HoldParams(model.fixed_params):
         run = poutine.trace(ImproperOrigin()(model.pyro.model))
         nodes = run.get_trace(**to_torch(problem.arguments)).nodes
         found: dict[str, Any] = {n: nodes[n]["fn"] for n in names if n in nodes}

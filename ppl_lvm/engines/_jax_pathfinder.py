@@ -1,7 +1,7 @@
 """Pathfinder: paths of SciPy's L-BFGS, the Gaussians along them, and draws of the mixture of the best ones.
 
-SciPy searches, since a line search compiled with the density (BlackJAX's, by optax) takes half a minute to
-compile, and stops late or not at all where the density is not finite.
+SciPy searches, since a line search compiled with the density (BlackJAX's, by optax) may take a thousand
+evaluations at every step where the density is not finite ahead.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._convergence import symmetrised_log_q
 from ppl_lvm.engines._jax_start import start_points
 from ppl_lvm.engines._jax_weights import guide_functions
-from ppl_lvm.engines._mode import Surface
 from ppl_lvm.engines.importance import weighted_fit
 from ppl_lvm.progress import bar
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.pathfinder import Pathfinder
+
+
+Slope = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
 class Path(NamedTuple):
@@ -56,7 +58,9 @@ def paths_and_draws(engine: Pathfinder, problem: Problem, run: Run, params: dict
         found, steps = [], 0
         with bar(engine.num_paths, "Pathfinder", run.progress) as tick:
             for point, key in zip(points, keys, strict=True):
-                path = follow(surface, np.asarray(point, float), engine.max_iter, engine.history)
+                path = follow(
+                    surface.value_and_gradient, np.asarray(point, float), engine.max_iter, engine.history
+                )
                 ends = along(*(jnp.asarray(v, point.dtype) for v in path[:2]), path.steps, key, data, held)
                 found.append([np.asarray(v) for v in ends])
                 steps += path.steps
@@ -74,14 +78,14 @@ def paths_and_draws(engine: Pathfinder, problem: Problem, run: Run, params: dict
     return dataclasses.replace(fit, params=stored, status=status)
 
 
-def follow(surface: Surface, start: np.ndarray, max_iter: int, history: int) -> Path:
+def follow(value_and_gradient: Slope, start: np.ndarray, max_iter: int, history: int) -> Path:
     """L-BFGS (Byrd et al. 1995, by SciPy) uphill from a point (d,)."""
     from scipy.optimize import minimize
 
     seen: dict[bytes, np.ndarray] = {}
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = surface.value_and_gradient(flat)
+        value, slope = value_and_gradient(flat)
         if not (np.isfinite(value) and np.isfinite(slope).all()):
             return np.inf, np.zeros_like(flat)  # the line search steps back
         seen[flat.tobytes()] = slope
@@ -89,11 +93,11 @@ def follow(surface: Surface, start: np.ndarray, max_iter: int, history: int) -> 
 
     def keep(flat: np.ndarray) -> None:
         slope = seen.get(flat.tobytes())
-        slopes.append(surface.value_and_gradient(flat)[1] if slope is None else slope)
+        slopes.append(value_and_gradient(flat)[1] if slope is None else slope)
         points.append(flat.copy())
         seen.clear()
 
-    points, slopes = [start], [surface.value_and_gradient(start)[1]]
+    points, slopes = [start], [value_and_gradient(start)[1]]
     minimize(
         loss, start, jac=True, method="L-BFGS-B", callback=keep,
         options={"maxiter": max_iter, "maxcor": history, "ftol": 1e-9, "gtol": 1e-6, "maxfun": 20 * max_iter},

@@ -212,7 +212,7 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
     from ppl_lvm.engines.svi import Renyi
 
     objective = engine.objective
-    scale = 1.0 if engine.batch_size is None else problem.num_data / engine.batch_size  # type: ignore[operator]
+    scale = 1.0 if engine.batch_size is None else problem.num_data / engine.batch_size  # type: ignore[operator]  # set with the plate
     power: Any = 1.0 - objective.alpha if isinstance(objective, Renyi) else None
     all_local = is_split(problem, density, guide)
     split = split_log_joint(density) if engine.batch_size is not None else density.log_joint

@@ -225,7 +225,7 @@ def _renyi(engine: SVI, problem: Problem, weigh: Weights) -> Callable[..., torch
             each = torch.logsumexp(power * terms.per_datum, 0) - np.log(count)
             shared = 0.0 if terms.rest is None else terms.rest[0]
             size = terms.per_datum.shape[-1]
-            return -(each.sum() / power * (problem.num_data / size) + shared)  # type: ignore[operator]
+            return -(each.sum() / power * (problem.num_data / size) + shared)  # type: ignore[operator]  # known under batches
         return -(torch.logsumexp(power * terms.total, 0) - np.log(count)) / power
 
     return loss
