@@ -173,7 +173,7 @@ class TestReuse:
     def test_second_process_compiles_nothing(self, tmp_path: Path) -> None:
         script = textwrap.dedent(
             """
-            import json, numpy as np, jax, pyro, pyro.distributions as dist
+            import json, sys, numpy as np, jax, pyro, pyro.distributions as dist
             import ppl_lvm as lvm
 
             def program(y):
@@ -186,6 +186,7 @@ class TestReuse:
             before = jax.config.jax_compilation_cache_dir
             fit = lvm.fit(program, np.arange(4.0), lvm.NUTS(num_warmup=20, num_samples=20, num_chains=1))
             counts = {k: events.count("/jax/compilation_cache/" + k) for k in ("cache_hits", "cache_misses")}
+            counts["compilers"] = [m for m in ("sympy", "torch._dynamo") if m in sys.modules]
             counts["restored"] = jax.config.jax_compilation_cache_dir == before
             counts["mean"] = float(fit.posterior["mu"].mean())
             print(json.dumps(counts))
@@ -201,6 +202,7 @@ class TestReuse:
             found.append(json.loads(done.stdout.strip().splitlines()[-1]))
         assert found[0]["restored"]
         assert found[1]["restored"]
+        assert found[0]["compilers"] == []  # torch's own, which take seconds to load
         assert found[1]["mean"] == found[0]["mean"]
         assert found[0]["cache_misses"] > 0
         assert found[1]["cache_hits"] > 0

@@ -100,6 +100,33 @@ def test_a_pyro_module_is_called_by_the_names_of_its_forward() -> None:
     assert max(_errors(_Regression(), {"x": ROWS, "y": ROWS[:, 0].copy()})) < 1e-9
 
 
+def test_parts_under_torch_compile_are_followed() -> None:
+    bend = torch.compile(lambda t: (2 * t).sin(), backend="eager")
+
+    def model(x: torch.Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(()), torch.ones(())))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(bend(z), torch.ones(())), obs=x)
+
+    assert max(_errors(model, {"x": np.arange(4.0)})) < 1e-9
+
+
+@pytest.mark.parametrize("shares_memory", [False, True])
+def test_writing_in_place_is_followed(shares_memory: bool) -> None:
+    """Where another tensor shows what is written, and where none does."""
+
+    def model(x: torch.Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(3), torch.ones(3)).to_event(1))
+        changed = z * 2
+        first = changed[:1] if shares_memory else torch.zeros(1)
+        changed.add_(z.exp()).mul_(0.5).clamp_(max=1.5)
+        changed[1:].add_(first)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(changed.sum() + first.sum(), torch.ones(())), obs=x)
+
+    assert max(_errors(model, {"x": np.arange(4.0)})) < 1e-9
+
+
 def test_a_value_that_leaves_torch_is_refused_before_recording() -> None:
     def simulated(x: Any) -> None:
         m = pyro.sample("m", dist.Normal(0.0, 1.0))

@@ -286,12 +286,6 @@ def multiplies_by_a_sparse_matrix(x):
     observe(x, torch.sparse.mm(diagonal, x[:, None])[:, 0])
 
 
-@refused("failed while it was recorded", "leave out torch.compile")
-def is_compiled_in_part(x):
-    double = torch.compile(lambda t: 2 * t, backend="eager")
-    observe(x, double(latent()))  # <-
-
-
 def line_of(function: Callable[..., None]) -> int:
     """Where the mark is, in a model or in the distribution that it uses."""
     for owner in (function, TruncatedInPython):

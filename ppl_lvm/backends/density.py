@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 Tree = Mapping[str, Any]
 
 
@@ -95,7 +97,9 @@ class Density:
         return out
 
     def flatten(self, z: Tree) -> Any:
-        """z as a vector (size,)."""
+        """z as a vector (size,); of NumPy arrays a NumPy array."""
+        if all(isinstance(z[name], np.ndarray) for name in self.shapes):
+            return np.concatenate([np.ravel(z[name]) for name in self.shapes])
         import jax.numpy as jnp
 
         return jnp.concatenate([jnp.ravel(z[name]) for name in self.shapes])

@@ -62,7 +62,7 @@ def run_chains(
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
         points = _starts(problem, fits, run, density, data, params, settings)
-        scales = jnp.ones(density.size, points.dtype)
+        scales = np.ones(density.size, points.dtype)
         if density.size:
             scales = curvature_scales(density, points[-1], data, held)
         keys = jax.random.split(jax.random.key(run.word(61)), len(points))

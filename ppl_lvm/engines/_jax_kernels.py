@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def blackjax_kernel(engine: NUTS, log_density: Callable[..., Any], informed: boo
     worth = _WORTH if informed else 0.0
     mass_init, mass_update, mass_final = mass_matrix_adaptation(not engine.dense_mass, worth)
     warmup = engine.num_warmup
-    schedule = jnp.asarray(build_schedule(warmup)) if warmup else jnp.zeros((1, 2), int)
-    schedule = jax.device_get(schedule)
+    schedule = np.asarray(build_schedule(warmup)) if warmup else np.zeros((1, 2), int)
 
     def init(point: Any, key: Any, data: Any, params: Any) -> _Blackjax:
         del key

@@ -31,11 +31,11 @@ def starting_metric(
     own = spread > 1e-10 * (1.0 + np.abs(np.asarray(point)))  # of coordinates that vary
     if not own.any():
         return (scales,)
-    scales = jnp.where(own, jnp.asarray(spread, scales.dtype), scales)
+    scales = np.where(own, spread.astype(scales.dtype), scales)
     inverse = np.eye(density.size) if dense else np.ones(density.size)
     if dense and own.sum() > 1:
         inverse[np.ix_(own, own)] = shrunk_correlation(flat[:, own] / spread[own])
-    return scales, jnp.asarray(inverse, scales.dtype)
+    return scales, inverse.astype(scales.dtype)
 
 
 def _unconstrained(density: Density, data: Any, held: Any, point: Any, known: Any) -> np.ndarray:

@@ -44,16 +44,23 @@ def sample(engine: NUTS, problem: Problem, run: Run, params: dict[str, np.ndarra
         else:
             points = start_points(problem, run, density, data, held, num_starts)
             metric = starting_metric(problem, run, density, data, held, points[0], engine.dense_mass)
-        points = jnp.tile(
-            points, (engine.num_chains // num_starts, 1)
-        )  # chain i begins at i modulo their number
-        scales = metric[0]
-        keys = jax.random.split(jax.random.key(run.word(23)), engine.num_chains)
+        scales = np.asarray(metric[0])
+        points = np.tile(points, (engine.num_chains // num_starts, 1))  # chain i begins at i modulo them
+        keys = _keys(run.word(23), engine.num_chains)
         found = _run_chains(
             engine, problem, run, density, data, (held, *metric), points / scales, keys, params
         )
-        flat = jnp.asarray(found.values[""]) * scales
+        flat = np.asarray(found.values[""]) * scales
         return found._replace(values=_constrain(density, flat, data, held))
+
+
+def _keys(word: int, count: int) -> Any:
+    """A key for each chain, by one compiled program in place of several small ones."""
+
+    def build() -> Callable:
+        return jax.jit(lambda seed: jax.random.split(jax.random.key(seed), count))
+
+    return cached(("chain_keys", count), build)(np.int32(word))
 
 
 def _run_chains(
@@ -132,6 +139,7 @@ def _program(engine: NUTS, density: Density, *, informed: bool = False) -> tuple
     """``start`` and ``advance`` of a chain; ``params`` are (held params, scales, and if ``informed`` the
     inverse mass matrix to begin with)."""
 
+    @jax.jit  # the kernel asks for it and its gradient in many places: traced and lowered once for all
     def log_density(flat: Any, data: Any, params: Any) -> Any:
         held, scales = params[:2]
         return density.total(density.unflatten(flat * scales), data, held)

@@ -18,7 +18,9 @@ _MOST_SCALED = 500
 _HOPELESS = 1e9  # nats
 
 
-def start_points(problem: Problem, run: Run, density: Density, data: Any, params: Any, num: int) -> Any:
+def start_points(
+    problem: Problem, run: Run, density: Density, data: Any, params: Any, num: int
+) -> np.ndarray:
     """(num, size) unconstrained points: known values mapped, the rest uniform on (-2, 2).
 
     A random point is passed over, if another can be had, where the log density is beyond ``_HOPELESS`` (an
@@ -49,10 +51,10 @@ def start_points(problem: Problem, run: Run, density: Density, data: Any, params
             what = "the given starting values" if given else f"{_TRIES} random starting points"
             raise ValueError(_message(problem, what))
         points.append(best)
-    return jnp.stack(points)
+    return np.stack([np.asarray(point) for point in points])
 
 
-def curvature_scales(density: Density, point: Any, data: Any, params: Any) -> Any:
+def curvature_scales(density: Density, point: Any, data: Any, params: Any) -> np.ndarray:
     """Scales (size,) in (0, 1] of the coordinates, 1 / sqrt(|curvature|) at a point, and at most 1.
 
     Warm-up shrinks its mass matrix towards the identity with a weight of about 1e-3 (as Stan does), which is
@@ -62,7 +64,7 @@ def curvature_scales(density: Density, point: Any, data: Any, params: Any) -> An
     """
     size = density.size
     if size > _MOST_SCALED:
-        return jnp.ones(size, point.dtype)
+        return np.ones(size, point.dtype)
     _, slope_at = cached(("start", density.key), lambda: _functions(density))
     base = np.asarray(slope_at(point, data, params)[1], dtype=float)
     origin = np.asarray(point)
@@ -75,7 +77,7 @@ def curvature_scales(density: Density, point: Any, data: Any, params: Any) -> An
     curvature = np.where(
         np.isfinite(curvature), np.abs(curvature), 1.0
     )  # at a saddle, its size is what counts
-    return jnp.asarray(1.0 / np.sqrt(np.maximum(curvature, 1.0)), point.dtype)
+    return (1.0 / np.sqrt(np.maximum(curvature, 1.0))).astype(point.dtype)
 
 
 def _message(problem: Problem, what: str) -> str:

@@ -147,7 +147,7 @@ def _ours(translated: Translated, problem: Problem, params: Mapping[str, Any]) -
 def evaluate(
     density: Density, z: Mapping[str, Any], data: Any, params: Any
 ) -> tuple[float, dict[str, np.ndarray]]:
-    flat = density.flatten({k: jnp.asarray(z[k]) for k in density.shapes})
+    flat = density.flatten({k: np.asarray(z[k]) for k in density.shapes})
     value, slope = value_and_slope(density)(flat, data, params)
     return float(value), {k: np.asarray(v) for k, v in density.unflatten(np.asarray(slope)).items()}
 

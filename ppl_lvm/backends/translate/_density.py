@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from torch.distributions import biject_to
+from torch.distributions.transforms import IndependentTransform
 
 from ppl_lvm.backends._numpyro import split_arguments
 from ppl_lvm.backends._pyro_trace import HoldParams, to_torch
@@ -72,6 +73,8 @@ class Translated:
                 into = biject_to(site.constraint)
             except NotImplementedError as error:
                 raise _errors.no_bijection(self.problem.model.describe(), name, site.constraint) from error
+            if _by_element(into):
+                return site.shape  # torch would ask its shape algebra, and load sympy for it
             return tuple(into.inverse_shape(torch.Size(site.shape)))
 
     @property
@@ -265,3 +268,10 @@ def _with_constants(evaluate: Any, constant: Mapping[int, torch.Tensor], first: 
         return evaluate(tuple(own), mark)
 
     return fixed
+
+
+def _by_element(transform: Any) -> bool:
+    """Whether a transform takes one number to one number."""
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return transform.domain.event_dim == transform.codomain.event_dim == 0

@@ -18,7 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ppl_lvm.backends.translate._program import Program
-from ppl_lvm.backends.translate._trace import user_line
+from ppl_lvm.backends.translate._recorder import user_line
 
 Point = Mapping[str, np.ndarray]
 Evaluate = Callable[[Point], float]

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from ppl_lvm.backends.translate._graph import Problems, is_foreign
-from ppl_lvm.backends.translate._trace import example, is_users, origin_of
+from ppl_lvm.backends.translate._recorder import example, is_users, origin_of
 from ppl_lvm.backends.translate.rules import name_of
 
 _PYRO = "or run on Pyro with backend='pyro'"

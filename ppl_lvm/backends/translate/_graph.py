@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from ppl_lvm.backends.translate._trace import Traced, example, origin_of
+from ppl_lvm.backends.translate._recorder import example, getitem, origin_of
+from ppl_lvm.backends.translate._trace import Traced
 from ppl_lvm.backends.translate.rules import find_rule, name_of, user_rule
 from ppl_lvm.backends.translate.rules._types import has_jax_dtype, jax_dtype
 from ppl_lvm.backends.translate.rules.indexing import fills
@@ -89,7 +90,7 @@ class Analysis:
         self.traced = traced
         places = {node: i for i, node in enumerate(traced.inputs)}
         self.depends: dict[fx.Node, frozenset[int]] = {}
-        for node in traced.module.graph.nodes:
+        for node in traced.graph.nodes:
             if node.op == "placeholder":
                 self.depends[node] = frozenset({places[node]})
             else:
@@ -135,7 +136,7 @@ class Analysis:
         return bool(self.depends[node]) or any(self.depends.get(user) for user in node.users)
 
     def _calls(self) -> list[fx.Node]:
-        return [n for n in self.traced.module.graph.nodes if n.op == "call_function"]
+        return [n for n in self.traced.graph.nodes if n.op == "call_function"]
 
     def _is_concrete(self, node: fx.Node) -> bool:
         return bool(self.depends[node]) and name_of(node.target).startswith(_CONCRETE)
@@ -184,7 +185,7 @@ def _is_random(node: fx.Node) -> bool:
 
 
 def _is_getitem(node: fx.Node) -> bool:
-    return getattr(node.target, "__name__", "") == "getitem" and not hasattr(node.target, "_schema")
+    return node.target is getitem
 
 
 class Plan:
@@ -204,7 +205,7 @@ class Plan:
         self._next = self.num_inputs
         self._digest = hashlib.sha256()
         folded = _folded(analysis)
-        for node in traced.module.graph.nodes:
+        for node in traced.graph.nodes:
             if node in self.places or node.op in ("output", "placeholder") or node not in analysis.live:
                 continue
             if node in folded:
@@ -279,7 +280,7 @@ class Plan:
 
     def _add_step(self, node: fx.Node) -> None:
         args, kwargs = self._reference(node.args), self._reference(node.kwargs)
-        rule = _getitem if _is_getitem(node) else find_rule(node.target)
+        rule = getitem if _is_getitem(node) else find_rule(node.target)
         if rule is None:
             raise ValueError(f"no rule for {name_of(node.target)}")  # refused before
         needs = tuple(_refs(args)) + tuple(_refs(kwargs))
@@ -310,10 +311,6 @@ class Plan:
         if isinstance(value, fx.Node):
             return self.places[value]
         return np.asarray(value.detach().numpy()) if isinstance(value, torch.Tensor) else np.asarray(value)
-
-
-def _getitem(values: Any, index: int) -> Any:
-    return values[index]
 
 
 def _kind(node: fx.Node) -> str:
@@ -389,11 +386,11 @@ def _folded(analysis: Analysis) -> dict[fx.Node, torch.Tensor]:
         return fx.node.map_arg(tree, lambda n: values[n])
 
     with torch.no_grad():
-        for node in traced.module.graph.nodes:
+        for node in traced.graph.nodes:
             if node not in analysis.live or analysis.depends[node] or node.op == "output":
                 continue
             if node.op == "get_attr":
-                values[node] = getattr(traced.module, str(node.target))
+                values[node] = traced.constants[str(node.target)]
             else:
                 values[node] = node.target(*look_up(node.args), **look_up(node.kwargs))
     wanted = {n for n in traced.outputs.values() if isinstance(n, fx.Node)}

@@ -29,20 +29,16 @@ def _put_masked(x: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> to
     return torch.where(mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim())), values, x)
 
 
-def without_masked_writes(module: fx.GraphModule) -> fx.GraphModule:
-    """The graph with every write ``x[mask] = f(y[mask])`` that allows it rewritten; changes it in place."""
-    changed = False
-    for node in list(module.graph.nodes):
+def without_masked_writes(graph: fx.Graph, results: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Rewrite, in place, every write ``x[mask] = f(y[mask])`` of a graph that allows it; its results then."""
+    for node in list(graph.nodes):
         mask = _one_mask(node) if node.target is _PUT and not _accumulates(node) else None
         if mask is None or not isinstance(node.args[2], fx.Node):
             continue
         if _follows(node.args[2], mask):
-            _rewrite(module.graph, node, mask)
-            changed = True
-    if changed:
-        module.graph.eliminate_dead_code()
-        module.recompile()
-    return module
+            new = _rewrite(graph, node, mask, keep=[r for r in results if r is not node])
+            results = tuple(new if r is node else r for r in results)
+    return results
 
 
 def _accumulates(node: fx.Node) -> bool:
@@ -83,7 +79,8 @@ def _is_scalar(node: fx.Node) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() == 0
 
 
-def _rewrite(graph: fx.Graph, write: fx.Node, mask: fx.Node) -> None:
+def _rewrite(graph: fx.Graph, write: fx.Node, mask: fx.Node, keep: list[Any]) -> fx.Node:
+    """The node that replaces a write; what only the write needed is gone, but for what ``keep`` has."""
     whole: dict[fx.Node, fx.Node] = {}
 
     def made(target: Callable, args: tuple, kwargs: dict, like: fx.Node, shape: torch.Size) -> fx.Node:
@@ -95,8 +92,8 @@ def _rewrite(graph: fx.Graph, write: fx.Node, mask: fx.Node) -> None:
         if node in whole or not _follows(node, mask):
             return whole.get(node, node)
         if _drops_one(node):
-            return widened(node.args[0])  # type: ignore[arg-type]
-        if node.target is _INDEX:
+            new = widened(node.args[0])  # type: ignore[arg-type]
+        elif node.target is _INDEX:
             shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
             new = made(torch.ops.ppl_lvm.take_masked, (node.args[0], mask), {}, node, shape)
         else:
@@ -113,4 +110,7 @@ def _rewrite(graph: fx.Graph, write: fx.Node, mask: fx.Node) -> None:
         into = write.args[0]
         new = made(torch.ops.ppl_lvm.put_masked, (into, mask, values), {}, write, write.meta["val"].shape)
     write.replace_all_uses_with(new)
-    graph.erase_node(write)
+    for node in (write, *reversed(whole)):  # users before what they use
+        if not node.users and node not in keep:
+            graph.erase_node(node)
+    return new
