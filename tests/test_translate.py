@@ -59,7 +59,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         made = original(*args, **kwargs)
-        counts.append(len(made.module.graph.nodes))
+        counts.append(len(made.graph.nodes))
         return made
 
     monkeypatch.setattr(_density, "trace", counting)
