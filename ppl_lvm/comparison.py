@@ -42,7 +42,7 @@ import numpy as np
 
 from ppl_lvm.comparison_table import comparison_table, overview_table
 from ppl_lvm.diagnostics import moments, quantities
-from ppl_lvm.dispersed import SpotCheck, SpotResult, spot_checks
+from ppl_lvm.dispersed import SpotCheck, SpotChecks, SpotResult
 from ppl_lvm.ranking import same_inputs
 from ppl_lvm.relabel import describe_labels
 from ppl_lvm.result import Fit
@@ -197,8 +197,13 @@ def compare(
     points = {n: _point_values(f) for n, f in aligned.items() if f.is_point}
     figures = {n: moments(aligned[n], d) for n, d in draws.items()}
     table = comparison_table(aligned, draws, figures, points, reference)
-    spots = _spot_checks(aligned, reference, spot_check, common if draws else None)
+    checks = _spot_checks(aligned, reference, spot_check, common if draws else None)
+    spots = checks.results if checks is not None else {}
     verdicts, each = _verdicts(aligned, table, reference, spots)
+    if checks is not None and any(_undecided(aligned[n], verdicts[n], s) for n, s in spots.items()):
+        checks.go_on()
+        spots = checks.results
+        verdicts, each = _verdicts(aligned, table, reference, spots)
     table = table.assign(verdict=[each[f][q].level for f, q in table.index])
     overview = overview_table(aligned, figures)
     return Comparison(aligned, reference, table, verdicts, overview, draws, points, data, each, spots)
@@ -206,7 +211,7 @@ def compare(
 
 def _spot_checks(
     fits: Mapping[str, Fit], reference: str | None, wanted: bool | SpotCheck | None, common: Reference | None
-) -> dict[str, SpotResult]:
+) -> SpotChecks | None:
     if not isinstance(wanted, (bool, SpotCheck, type(None))):
         raise TypeError(
             f"spot_check: expected True, False, None or a SpotCheck, got {type(wanted).__name__}."
@@ -214,10 +219,16 @@ def _spot_checks(
     if wanted is None:
         wanted = reference is None
     if wanted is False:
-        return {}
+        return None
     settings = SpotCheck() if wanted is True else wanted
     looked_at = dict(fits) if reference is None else {reference: fits[reference]}
-    return spot_checks(looked_at, settings, common)
+    return SpotChecks(looked_at, settings, common)
+
+
+def _undecided(fit: Fit, verdict: Verdict, spot: SpotResult) -> bool:
+    """Whether more draws of the short chains may settle a verdict: not on chains, whose errors are theirs."""
+    chains = not fit.is_point and fit.posterior.attrs.get("draws") == "chain"
+    return verdict.level == "inconclusive" and not chains and len(spot.table) > 0
 
 
 def _verdicts(

@@ -17,6 +17,7 @@ from scipy.stats import multivariate_normal
 
 import ppl_lvm as lvm
 from ppl_lvm import NUTS, SVI, models
+from ppl_lvm.dispersed._jax_chains import Runner
 from ppl_lvm.dispersed._peaks import peaks
 from ppl_lvm.dispersed._places import barriers, cloud, log_mass, places_of
 from ppl_lvm.result import Fit
@@ -106,6 +107,29 @@ def test_peaks_without_time_are_of_the_priors_draws() -> None:
     assert all((row == prior).all(1).any() for row in found)
     one = peaks(prior[:, :1], lambda x: np.where(x[:, 0] > 0, -np.inf, x[:, 0]), 3, rng, seconds=60.0)
     assert (one < 0).all()
+
+
+def test_chains_that_go_on_are_the_chains_of_one_go() -> None:
+    fit, settings = dropped(), lvm.SpotCheck(num_chains=2, num_warmup=50, num_samples=40, most_samples=90)
+    at_once, in_parts = (Runner(fit.problem, [fit], settings, {}) for _ in range(2))
+    first, later, whole = in_parts.draw(40), in_parts.draw(90), at_once.draw(90)
+    assert first.values["x"].shape[:2] == (2, 40)
+    assert np.array_equal(first.values["x"], later.values["x"][:, :40])
+    assert np.array_equal(later.values["x"], whole.values["x"])
+    assert np.array_equal(later.stats["diverging"], whole.stats["diverging"])
+
+
+def test_chains_go_on_where_a_verdict_is_open() -> None:
+    """Exact draws moved by 0.40 sds: chains of 150 draws leave more than half an sd possible, of 600 not."""
+    target = case_named("correlated normal, mean field").target
+    exact = target.reference(0)
+    x = exact.draws["x"]
+    fit = dataclasses.replace(exact, draws=exact.draws.assign(x=x + 0.40 * x.std(("chain", "draw"))))
+    few, more = (lvm.compare({"f": fit}, spot_check=lvm.SpotCheck(most_samples=n)) for n in (150, 600))
+    errors = [c.spot_checks["f"].table["mean_error"].max() for c in (few, more)]
+    assert few.verdicts["f"].level == "inconclusive"
+    assert more.verdicts["f"].level == "means_and_spreads"
+    assert errors[1] < 0.7 * errors[0]  # a half, with errors that are estimates themselves
 
 
 def test_a_dropped_mode_is_found_though_khat_is_good() -> None:

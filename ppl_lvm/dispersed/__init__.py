@@ -47,6 +47,9 @@ class SpotCheck:
         shapes, comes on top. Chains that keep fewer than 50 draws in their time do not count.
     num_chains, num_warmup, num_samples
         Of NUTS, with trajectories of at most 256 steps.
+    most_samples
+        Draws of each chain up to which :func:`ppl_lvm.compare` lets the chains go on, within their budget,
+        where a verdict would be inconclusive.
     seed
         Of starts and chains.
     """
@@ -55,6 +58,7 @@ class SpotCheck:
     num_chains: int = 16
     num_warmup: int = 200
     num_samples: int = 150
+    most_samples: int = 600
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -62,6 +66,12 @@ class SpotCheck:
         check_count("num_chains", self.num_chains, least=2)
         check_count("num_warmup", self.num_warmup, least=20)
         check_count("num_samples", self.num_samples, least=20)
+        check_count("most_samples", self.most_samples, least=20)
+
+    @property
+    def most(self) -> int:
+        """Draws of each chain beyond which it does not go on."""
+        return max(self.num_samples, self.most_samples)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,22 +134,35 @@ def spot_check(
     """
     if not isinstance(fit, Fit):
         raise TypeError(f"fit: expected a Fit, got {type(fit).__name__}.")
-    settings = SpotCheck(budget_seconds, num_chains, num_warmup, num_samples, seed)
-    return spot_checks({"fit": fit}, settings, None)["fit"]
+    settings = SpotCheck(budget_seconds, num_chains, num_warmup, num_samples, seed=seed)
+    return SpotChecks({"fit": fit}, settings, None).results["fit"]
 
 
-def spot_checks(fits: dict[str, Fit], settings: SpotCheck, common: Reference | None) -> dict[str, SpotResult]:
-    """One set of chains for fits of one model and data set, and what it says of each.
+class SpotChecks:
+    """One set of chains for fits of one model and data set, and what it says of each (``results``).
 
     ``common`` is the order of labels and orientation of factors that the fits are in; None: the first's.
     """
-    from ppl_lvm.dispersed._chains import dispersed_chains
-    from ppl_lvm.dispersed._judge import nothing, spot_result
 
-    found = dispersed_chains(list(fits.values()), settings, common)
-    if isinstance(found, str):
-        return {name: nothing(found) for name in fits}
-    return {name: spot_result(fit, found) for name, fit in fits.items()}
+    def __init__(self, fits: dict[str, Fit], settings: SpotCheck, common: Reference | None) -> None:
+        from ppl_lvm.dispersed._chains import Search
+
+        self._fits, self._settings = fits, settings
+        self._search = Search(list(fits.values()), settings, common)
+        self.results: dict[str, SpotResult] = self._at(settings.num_samples)
+
+    def go_on(self) -> None:
+        """Let the chains go on to their most draws, or the end of their time."""
+        if self._settings.most > self._settings.num_samples:
+            self.results = self._at(self._settings.most)
+
+    def _at(self, num_samples: int) -> dict[str, SpotResult]:
+        from ppl_lvm.dispersed._judge import nothing, spot_result
+
+        found = self._search.spots(num_samples)
+        if isinstance(found, str):
+            return {name: nothing(found) for name in self._fits}
+        return {name: spot_result(fit, found) for name, fit in self._fits.items()}
 
 
-__all__ = ["MOST_DIVERGENT", "SpotCheck", "SpotResult", "spot_check", "spot_checks"]
+__all__ = ["MOST_DIVERGENT", "SpotCheck", "SpotChecks", "SpotResult", "spot_check"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from ppl_lvm.dispersed import SpotCheck
+    from ppl_lvm.dispersed._jax_chains import Runner
 
 _AT_HOME = 0.9  # share of its draws at one place for a chain to belong to it
 _LEAST_ROWS = 10
@@ -57,31 +58,43 @@ class Spots:
     inside: LogDensity
 
 
-def dispersed_chains(fits: Sequence[Fit], settings: SpotCheck, common: Reference | None) -> Spots | str:
-    """Run and group the chains; or why that cannot be done."""
-    problem = next((f.problem for f in fits if f.problem is not None), None)
-    if problem is None:
-        return "the fit was loaded without its data"
-    reason = NUTS().check(problem) or backend_or_reason("numpyro", problem)
-    if reason:
-        return reason
-    params = _params(problem, fits)
-    if isinstance(params, str):
-        return params
-    from ppl_lvm.dispersed._jax_chains import Chains, run_chains
+class Search:
+    """The dispersed chains for fits of one model and data set, begun when they are first asked for."""
 
-    try:
-        found: Chains = run_chains(problem, fits, settings, params)
-    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-        return str(error)  # no start of finite density; or what JAX cannot do: a check is no reason to fail
-    if len(found.values) == 0 or len(next(iter(found.values.values()))) < 2:
-        return (
-            f"of {found.started} chains fewer than two settled within {settings.budget_seconds:g} s; raise "
-            "budget_seconds"
-        )
-    return _grouped(
-        _as_fit(problem, found, settings, params, fits, common), found, params, fits, common, settings
-    )
+    def __init__(self, fits: Sequence[Fit], settings: SpotCheck, common: Reference | None) -> None:
+        self._fits, self._settings, self._common = fits, settings, common
+        self._runner: Runner | None = None
+        self._problem: Problem | None = next((f.problem for f in fits if f.problem is not None), None)
+
+    def spots(self, num_samples: int) -> Spots | str:
+        """Chains of so many draws, grouped; or why that cannot be done."""
+        fits, settings, problem = self._fits, self._settings, self._problem
+        if problem is None:
+            return "the fit was loaded without its data"
+        reason = NUTS().check(problem) or backend_or_reason("numpyro", problem)
+        if reason:
+            return reason
+        params = _params(problem, fits)
+        if isinstance(params, str):
+            return params
+        try:
+            found = self._run(problem, params).draw(num_samples)
+        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+            return str(error)  # no start of finite density; or what JAX cannot do: a check must not fail
+        if len(found.values) == 0 or len(next(iter(found.values.values()))) < 2:
+            return (
+                f"of {found.started} chains fewer than two settled within {settings.budget_seconds:g} s; "
+                "raise budget_seconds"
+            )
+        chains = _as_fit(problem, found, settings, params, fits, self._common)
+        return _grouped(chains, found, params, fits, self._common, settings)
+
+    def _run(self, problem: Problem, params: dict[str, np.ndarray]) -> Runner:
+        from ppl_lvm.dispersed._jax_chains import Runner
+
+        if self._runner is None:
+            self._runner = Runner(problem, self._fits, self._settings, params)
+        return self._runner
 
 
 def _params(problem: Problem, fits: Sequence[Fit]) -> dict[str, np.ndarray] | str:
@@ -264,4 +277,4 @@ def _inside(
     return inside
 
 
-__all__ = ["Place", "Spots", "at_place", "dispersed_chains"]
+__all__ = ["Place", "Search", "Spots", "at_place"]

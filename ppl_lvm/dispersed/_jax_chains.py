@@ -45,82 +45,100 @@ class Chains:
     seconds: float
 
 
-def run_chains(
-    problem: Problem, fits: Sequence[Fit], settings: SpotCheck, params: dict[str, np.ndarray]
-) -> Chains:
-    """Starts are, in turn, draws of the prior, the same mirrored about the prior's mean, peaks of the density
+@dataclass
+class _Unit:
+    """One chain (on an accelerator all of them together), paused between blocks of iterations."""
+
+    point: Any
+    key: Any
+    chain: Any = None
+    done: int = 0
+    block: int = _BLOCK
+    seconds: float = 0.0
+
+
+class Runner:
+    """The chains of a search, which can be paused and go on.
+
+    Starts are, in turn, draws of the prior, the same mirrored about the prior's mean, peaks of the density
     among many points of the prior's range, draws of the fits three times as far from their means, and the
-    engine's own starts. Chains that have not kept 50 draws when their time is up are left out."""
-    engine = NUTS(
-        num_warmup=settings.num_warmup,
-        num_samples=settings.num_samples,
-        num_chains=settings.num_chains,
-        max_tree_depth=8,
-    )
-    run = Run(settings.seed)
-    with jax_session(problem.dtype):
-        density, data = density_of(problem)
-        held = {k: jnp.asarray(v) for k, v in params.items()}
-        points = _starts(problem, fits, run, density, data, params, settings)
-        scales = np.ones(density.size, points.dtype)
-        if density.size:
-            scales = curvature_scales(density, points[-1], data, held)
-        keys = jax.random.split(jax.random.key(run.word(61)), len(points))
-        began = time.perf_counter()
-        chains = _within(settings, engine, problem, density, data, (held, scales), points / scales, keys)
-        seconds = time.perf_counter() - began
-        kept = min((len(d) for d, _ in chains), default=0)
-        if not chains:
-            return Chains({}, {}, len(points), seconds)
-        flat = jnp.asarray(np.stack([d[:kept] for d, _ in chains])) * scales
-        values = _constrain(density, flat, data, held)
-        stats = {k: np.stack([s[k][:kept] for _, s in chains]) for k in chains[0][1]}
-    return Chains(values, stats, len(points), seconds)
+    engine's own starts. All chains run at once on an accelerator, else in threads, each with an equal share
+    of the budget of seconds.
+    """
 
-
-def _within(
-    settings: SpotCheck,
-    engine: NUTS,
-    problem: Problem,
-    density: Density,
-    data: Any,
-    params: Any,
-    points: Any,
-    keys: Any,
-) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """(draws, statistics) of the chains that finished. All of them run at once on an accelerator, else in
-    threads, each with an equal share of the time."""
-    together = jax.default_backend() != "cpu"
-    start, advance = _compiled(engine, density, data, params, points, keys, together)
-    workers = 1 if together else min(len(points), os.cpu_count() or 1)
-    share = settings.budget_seconds * (1.0 if together else workers / len(points))
-    total, warmup = engine.num_warmup + engine.num_samples, engine.num_warmup
-
-    def one(point: Any, key: Any) -> tuple[Any, int]:
+    def __init__(
+        self, problem: Problem, fits: Sequence[Fit], settings: SpotCheck, params: dict[str, np.ndarray]
+    ) -> None:
+        self.problem, self.settings, self.seconds = problem, settings, 0.0
+        engine = NUTS(
+            num_warmup=settings.num_warmup,
+            num_samples=settings.most,
+            num_chains=settings.num_chains,
+            max_tree_depth=8,
+        )
+        run = Run(settings.seed)
         with jax_session(problem.dtype):
-            deadline = time.perf_counter() + share
-            chain, done, block = start(point, key, data, params), 0, _BLOCK
-            while done < total and (now := time.perf_counter()) < deadline:
-                last = min(done + block, total)
-                chain = advance(chain, np.int32(done), np.int32(last), key, data, params)
-                jax.block_until_ready(chain.draws)
-                done = last
-                if time.perf_counter() - now < 0.05 * share:  # twice as many end soon enough
-                    block *= 2
-            return jax.tree_util.tree_map(np.asarray, (chain.draws, chain.stats)), done - warmup
+            self.density, self.data = density_of(problem)
+            self.held = {k: jnp.asarray(v) for k, v in params.items()}
+            points = _starts(problem, fits, run, self.density, self.data, params, settings)
+            self.scales = np.ones(self.density.size, points.dtype)
+            if self.density.size:
+                self.scales = curvature_scales(self.density, points[-1], self.data, self.held)
+            keys = jax.random.split(jax.random.key(run.word(61)), len(points))
+            self.started, self._together = len(points), jax.default_backend() != "cpu"
+            self._given = (self.data, (self.held, self.scales))
+            begin = points / self.scales
+            self._start, self._advance = _compiled(
+                engine, self.density, *self._given, begin, keys, self._together
+            )
+        self._workers = 1 if self._together else min(self.started, os.cpu_count() or 1)
+        self._units = [_Unit(begin, keys)] if self._together else list(map(_Unit, begin, keys))
 
-    if together:
-        (draws, stats), kept = one(points, keys)
-        rows = [((draws[i], {k: v[i] for k, v in stats.items()}), kept) for i in range(len(points))]
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            rows = list(pool.map(one, points, keys))
-    least = min(_LEAST, settings.num_samples)
-    return [
-        (draws[:kept], {k: v[:kept] for k, v in stats.items()})
-        for (draws, stats), kept in rows
-        if kept >= least and np.isfinite(draws[:kept]).all()
-    ]
+    def draw(self, num_samples: int) -> Chains:
+        """The chains with as many kept draws, or as many as their time allows; those that have not kept 50
+        then are left out."""
+        began = time.perf_counter()
+        with ThreadPoolExecutor(self._workers) as pool:
+            rows = list(pool.map(lambda unit: self._until(unit, num_samples), self._units))
+        self.seconds += time.perf_counter() - began
+        if self._together:
+            (draws, stats) = rows[0]
+            rows = [(draws[i], {k: v[i] for k, v in stats.items()}) for i in range(self.started)]
+        least = min(_LEAST, self.settings.num_samples)
+        chains = [(d, s) for d, s in rows if len(d) >= least and np.isfinite(d).all()]
+        if not chains:
+            return Chains({}, {}, self.started, self.seconds)
+        kept = min(len(d) for d, _ in chains)
+        with jax_session(self.problem.dtype):
+            flat = np.stack([d[:kept] for d, _ in chains]) * self.scales
+            values = _constrain(self.density, flat, self.data, self.held)
+        stats = {k: np.stack([s[k][:kept] for _, s in chains]) for k in chains[0][1]}
+        return Chains(values, stats, self.started, self.seconds)
+
+    def _until(self, unit: _Unit, num_samples: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Copies of a chain's kept draws and statistics, once there are so many or its time is up."""
+        warmup = self.settings.num_warmup
+        share = self.settings.budget_seconds * self._workers / len(self._units)
+        with jax_session(self.problem.dtype):
+            while unit.done < warmup + num_samples and unit.seconds < share:
+                began = time.perf_counter()
+                if unit.chain is None:
+                    unit.chain = self._start(unit.point, unit.key, *self._given)
+                last = min(unit.done + unit.block, warmup + num_samples)
+                span = np.int32(unit.done), np.int32(last)
+                unit.chain = self._advance(unit.chain, *span, unit.key, *self._given)
+                jax.block_until_ready(unit.chain.draws)
+                took, unit.done = time.perf_counter() - began, last
+                unit.seconds += took
+                if took < 0.05 * share:  # twice as many end soon enough
+                    unit.block *= 2
+            if unit.chain is None:
+                return np.empty((0, self.density.size)), {}
+            cut = (slice(None),) * self._together + (slice(0, max(unit.done - warmup, 0)),)
+            copied: tuple[np.ndarray, dict[str, np.ndarray]] = jax.tree_util.tree_map(
+                lambda x: np.array(np.asarray(x)[cut]), (unit.chain.draws, unit.chain.stats)
+            )
+            return copied
 
 
 # ---- starts --------------------------------------------------------------------------------------
@@ -202,4 +220,4 @@ def free_points(points: Points, fit: Fit, names: Sequence[str], most: int = 400)
     return free if len(free) else None
 
 
-__all__ = ["Chains", "free_points", "run_chains"]
+__all__ = ["Chains", "Runner", "free_points"]
