@@ -307,6 +307,7 @@ def chain_dataset(
 
     ``kind`` says how draws relate: "chain", "independent" or "resampled".
     """
+    import pandas as pd
     import xarray as xr
 
     names = dict(problem.dims if problem is not None else {}) | dict(event_dims or {})
@@ -317,11 +318,12 @@ def chain_dataset(
         variables[site] = (("chain", "draw", *dims), value)
         for dim, size in zip(dims, value.shape[2:], strict=True):
             own = labels.get(dim, labels.get(dim.removesuffix("_bis")))
-            coords[dim] = own if own is not None and len(own) == size else np.arange(size)
+            coords[dim] = own if own is not None and len(own) == size else pd.RangeIndex(size)
     if not values:
         return xr.Dataset(attrs={"draws": kind})
     first = next(iter(values.values()))
-    coords |= {"chain": np.arange(first.shape[0]), "draw": np.arange(first.shape[1])}
+    # As pandas' index: of an array xarray asks dask what it is, and loads dask for it.
+    coords |= {"chain": pd.RangeIndex(first.shape[0]), "draw": pd.RangeIndex(first.shape[1])}
     return xr.Dataset(variables, coords, attrs={"draws": kind})
 
 
