@@ -23,6 +23,7 @@ Level = Literal["means_and_spreads", "means_only", "do_not_trust", "inconclusive
 MAX_BIAS = 0.5
 MAX_LOG_RATIO = math.log(4 / 3)
 _CHANCE = 0.01  # of all of a fit's quantities together
+_MANY_DRAWS = 100  # whose mean has an error of a tenth of an sd
 _WORST_FIRST: tuple[Level, ...] = ("do_not_trust", "inconclusive", "means_only", "means_and_spreads")
 
 
@@ -72,7 +73,8 @@ def judge(
     z = widening(len(rows))
     reason = _weights_trouble(fit)
     chains = 1 if fit.is_point else fit.posterior.sizes["chain"]
-    gaps = {str(q): _gap(row, base.loc[q], reason, chains) for q, row in rows.iterrows()}
+    as_is = judged_as_reported(fit)
+    gaps = {str(q): _gap(row, base.loc[q], reason, chains, as_is) for q, row in rows.iterrows()}
     each = {q: quantity_verdict(q, gap, z, point=fit.is_point, why=reason) for q, gap in gaps.items()}
     return overall(each, gaps, " of the reference", fit.is_point), each
 
@@ -114,14 +116,26 @@ def _weights_trouble(fit: Fit) -> str:
     return f"its k-hat is {value:.2f}" if value is not None and not value < khat_limit(size) else ""
 
 
-def _gap(row: pd.Series, base: pd.Series, reason: str, chains: int) -> Gap:
+def judged_as_reported(fit: Fit) -> bool:
+    """Whether the reported mean itself is held to the truth, whatever part of its error is the fit's noise.
+
+    So it is for independent draws of a guide, enough of them that another sample would say the same. Chains,
+    weighted draws and fewer draws could say something else if they went on: there the noise is a doubt.
+    """
+    if fit.is_point:
+        return True
+    sizes = fit.posterior.sizes
+    return fit.posterior.attrs.get("draws") == "independent" and sizes["chain"] * sizes["draw"] >= _MANY_DRAWS
+
+
+def _gap(row: pd.Series, base: pd.Series, reason: str, chains: int, as_is: bool) -> Gap:
     with np.errstate(all="ignore"):
         alone = float(base["mcse_mean"] / base["sd"])
     ratio, ratio_error = float(row.get("sd_ratio", math.nan)), float(row.get("sd_ratio_error", math.nan))
     known = not reason and errors_known(row)
     return Gap(
         float(row["bias"]),
-        float(row["bias_error"]),
+        alone if as_is else float(row["bias_error"]),
         alone,
         ratio,
         ratio_error,
@@ -220,6 +234,7 @@ __all__ = [
     "disagreement",
     "errors_known",
     "judge",
+    "judged_as_reported",
     "overall",
     "quantity_verdict",
     "reference_trouble",

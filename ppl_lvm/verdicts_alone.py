@@ -22,7 +22,16 @@ from ppl_lvm.diagnostics import Finding, entry_label, khat, khat_limit, log_weig
 from ppl_lvm.dispersed import MOST_DIVERGENT, SpotResult
 from ppl_lvm.findings import diagnose, pooled_error
 from ppl_lvm.result import Fit
-from ppl_lvm.verdicts import MAX_BIAS, Gap, Verdict, errors_known, overall, quantity_verdict, widening
+from ppl_lvm.verdicts import (
+    MAX_BIAS,
+    Gap,
+    Verdict,
+    errors_known,
+    judged_as_reported,
+    overall,
+    quantity_verdict,
+    widening,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +50,8 @@ def judge_alone(fit: Fit, rows: pd.DataFrame, spot: SpotResult | None) -> tuple[
         return verdict, _each_of_chains(fit, rows, verdict)
     z = widening(len(rows))
     own = own_gaps(fit, rows)
-    outside = {str(q): spot_gap(row, spot, str(q), z) for q, row in rows.iterrows()}
+    as_is = judged_as_reported(fit)
+    outside = {str(q): spot_gap(row, spot, str(q), z, as_is) for q, row in rows.iterrows()}
     each, gaps, by_spot = {}, {}, False
     for q in map(str, rows.index):
         each[q], gaps[q], used = _weighed(q, own.get(q), outside[q], spot, z, fit, found)
@@ -247,9 +257,12 @@ def _corrected(fit: Fit) -> dict[str, Gap]:
 
 
 def spot_gap(
-    row: Mapping[str, Any], spot: SpotResult | None, name: str, z: float
+    row: Mapping[str, Any], spot: SpotResult | None, name: str, z: float, as_is: bool
 ) -> tuple[Gap | None, Gap | None]:
-    """(shift, estimate): what the spot check adds to a fit's own evidence, and what it says by itself."""
+    """(shift, estimate): what the spot check adds to a fit's own evidence, and what it says by itself.
+
+    ``as_is``: the fit's own noise is part of its answer (:func:`ppl_lvm.verdicts.judged_as_reported`).
+    """
     if spot is None or name not in spot.table.index:
         return None, None
     known = spot.table.loc[name]
@@ -259,7 +272,7 @@ def spot_gap(
     if not spot.seen or not math.isfinite(known["mean_error"]) or not known["sd"] > 0:
         return shift, None
     unit = float(known["sd"])
-    noise = float(row.get("mcse_mean", 0.0))
+    noise = 0.0 if as_is else float(row.get("mcse_mean", 0.0))
     noise = noise if math.isfinite(noise) else 0.0
     error = math.hypot(noise, float(known["mean_error"])) / unit
     sd = float(row.get("sd", math.nan))
