@@ -18,7 +18,8 @@ from typing import Any
 import pyro
 import torch
 from torch import fx
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, autograd_would_have_decomposed
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 _OWN = str(Path(__file__).resolve().parents[2])
@@ -90,6 +91,11 @@ class _Recorder(TorchDispatchMode):
         if func in self.rewritten:
             with self:
                 return self.rewritten[func](*args, **kwargs)
+        if autograd_would_have_decomposed(func, tree_leaves((args, kwargs))):  # asked for by such a function
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
         if func is _ATEN.lift_fresh.default:  # a literal that the program may write into: a copy at each run
             func = _ATEN.lift_fresh_copy.default
         noted = self._noted(args), self._noted(kwargs)

@@ -48,13 +48,25 @@ def trace(evaluate: Callable[..., dict[str, torch.Tensor]], flat: tuple[torch.Te
         names[:] = list(out)
         return [out[name] for name in names]
 
-    # Attention in plain operators: its fused kernels are one opaque operator each, that could drop out.
-    with stand_ins(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _uncompiled():
+    with stand_ins(), torch.no_grad(), _plain_attention(), _uncompiled():
         found = record(run, flat, rewritten, stamp)
         if _mutates(found):
             found = _functional(found, flat, rewritten, stamp)
     results = without_masked_writes(found.graph, found.results)
     return Traced(found.graph, found.constants, found.inputs, dict(zip(names, results, strict=True)))
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention in plain operators: its fused kernels are one opaque operator each, that could drop out."""
+    mha = torch.backends.mha
+    before = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mha.set_fastpath_enabled(before)
 
 
 def _uncompiled() -> AbstractContextManager[Any]:
