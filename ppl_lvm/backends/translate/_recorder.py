@@ -118,7 +118,9 @@ class _Recorder(TorchDispatchMode):
             return None
         packet = getattr(_ATEN, schema.name.removeprefix("aten::")[:-1], None)
         pure = getattr(packet, func._overloadname, None)
-        return None if pure in self.rewritten else pure
+        if pure is None or pure in self.rewritten or _types(pure) != _types(func):
+            return None
+        return pure
 
     def take(self, value: torch.Tensor, name: str) -> None:
         node = self.out.graph.placeholder(name)
@@ -185,6 +187,11 @@ def record(
         results = function(*fresh)
     recorder.out.results = tuple(recorder.node_of(value) for value in results)
     return recorder.out
+
+
+def _types(op: Any) -> list[str]:
+    """What an operator takes: ``pow_.Scalar`` and ``pow.Scalar`` differ in it."""
+    return [str(argument.type) for argument in op._schema.arguments]
 
 
 def _place(value: torch.Tensor) -> int:
