@@ -95,9 +95,9 @@ class Amortized:
 
     where T and L are triangular with unit diagonals: of g the blocks of ``"structured"``, of each u_n a full
     block. An encoder gives m, log s and L of the datum's arguments along the data plate, flattened and
-    standardised (missing entries count as their mean): m is a linear map plus a network, the others a constant
-    plus a network. B, common to all data, lets latents follow what is drawn for g. Where the exact posterior is
-    Gaussian with means linear in x_n and in g, the guide contains it, with any network.
+    standardised (missing entries count as their mean): m is a linear map plus a network, the others are a
+    constant plus a network. B, one for all data, lets latents follow what is drawn for g. Where the exact
+    posterior is Gaussian with means linear in x_n and in g, the guide contains it, with any network.
 
     Its params do not grow with the data, so that it takes minibatches, and other data later
     (:meth:`ppl_lvm.Fit.latents`). Kingma and Welling (2014) for the idea; Agrawal and Domke (2021) for models

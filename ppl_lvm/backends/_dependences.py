@@ -1,10 +1,10 @@
 """Which sites a Gaussian needs to let depend on which, so that it fits the posterior's structure.
 
-The posterior's density is a product of factors, one for each site of the program, of the site and what it is
-drawn from. Sites that share a factor are neighbours. Taken in the program's order, a site then depends on
-those earlier ones that are its neighbours once all later ones have been integrated out, which makes neighbours
-of what each of them has in common. This is the faithful inverse of the program's graph (Webb et al. 2018,
-NeurIPS 31): a Gaussian posterior of that graph factorises in this way, so that nothing that it has is dropped.
+The posterior's density is a product of factors, one for each site of the program, of the site and what it
+is drawn from. Sites that share a factor are neighbours. Taken in the program's order, a site depends on those
+earlier ones that are its neighbours once all later ones have been integrated out, each of which makes its own
+neighbours each other's. This is the faithful inverse of the program's graph (Webb et al. 2018, NeurIPS 31): a
+Gaussian posterior of that graph factorises in this way, so that nothing that it has is dropped.
 
 Sites in the data plate come last, those of one datum as one block.
 """

@@ -1,8 +1,8 @@
 """The encoder of an amortised guide by name: its params, the same by name and shape on both backends.
 
-Of standardised features f of a datum it gives ``offset + [skip f / sqrt(F), 0, ...] + network(f)``: the means of
-the datum's coordinates, the logs of their scales, and the entries of a triangular matrix, row by row. The
-network's weights are ``PACE`` times the params: a step of Adam that suits a location is too long for a weight.
+Of standardised features f (F,) of a datum it gives ``offset + [skip f / sqrt(F), 0, ...] + network(f)``: means
+of the datum's coordinates, logs of their scales, and the entries of a triangular matrix, row by row. The
+network's weights are ``PACE`` times the params: a step of Adam that suits a location is too long for them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def network_of(settings: Amortized) -> MLP | None:
     return MLP((settings.num_hidden,) * settings.num_layers, _ACTIVATION) if settings.num_layers else None
 
 
+def feature_names(problem: Problem) -> tuple[str, ...]:
+    """The arguments that the encoder takes: arrays along the data plate."""
+    return tuple(n for n in problem.batched if isinstance(problem.arguments.get(n), np.ndarray))
+
+
 def num_outputs(num_inner: int) -> int:
     """Means, log scales and entries below the diagonal."""
     return 2 * num_inner + num_inner * (num_inner - 1) // 2
@@ -46,7 +51,7 @@ def weights_in(params: Mapping[str, Any], settings: Amortized) -> dict[str, Any]
 def initial_params(
     problem: Problem, settings: Amortized, num_inner: int, scale: float, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Means that start at 0, scales at ``scale``; ``encoder_shift`` and ``encoder_spread`` are of the data."""
+    """Means start at 0 and scales at ``scale``; ``encoder_shift`` and ``encoder_spread`` are of the data."""
     mean, spread = _moments(problem)
     width = num_outputs(num_inner)
     offset = np.zeros(width)
@@ -69,7 +74,7 @@ def initial_params(
 
 def _moments(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Means and sds of the features over rows; an sd of 0 counts as 1, a column without values as zeros."""
-    rows = [np.asarray(problem.arguments[name]) for name in problem.batched]
+    rows = [np.asarray(problem.arguments[name]) for name in feature_names(problem)]
     table = np.concatenate([v.reshape(len(v), -1).astype(float) for v in rows], 1)
     known = np.isfinite(table)
     count = np.maximum(known.sum(0), 1)

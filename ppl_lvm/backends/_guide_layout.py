@@ -1,7 +1,7 @@
 """Where each site stands in the vectors of a guide that treats the data plate's sites by datum.
 
-g (num_outer,) holds the sites outside the data plate, u (n, num_inner) those inside it, a row for each datum, in
-unconstrained space. Both libraries' arrays are taken; ``moveaxis`` is the library's own.
+g (num_outer,) holds the sites outside the data plate, u (n, num_inner) those inside it, a row for each datum,
+in unconstrained space. Both libraries' arrays are taken; ``moveaxis`` is the library's own.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Layout:
         for part in self.parts:
             if part.axis is None:
                 value = g[..., part.begin : part.begin + part.width]
-                out[part.name] = value.reshape(*value.shape[:-1], *part.shape)
+                out[part.name] = value.reshape((*value.shape[:-1], *part.shape))
                 continue
             value = u[..., part.begin : part.begin + part.width]
             head = len(value.shape) - 2
-            value = value.reshape(*value.shape[:-1], *part.others)
+            value = value.reshape((*value.shape[:-1], *part.others))
             out[part.name] = moveaxis(value, head, head + part.axis)
         return out
 
@@ -72,10 +72,10 @@ class Layout:
             value = z[part.name]
             head = len(value.shape) - len(part.shape)
             if part.axis is None:
-                outer.append(value.reshape(*value.shape[:head], part.width))
+                outer.append(value.reshape((*value.shape[:head], part.width)))
                 continue
             value = xp.moveaxis(value, head + part.axis, head)
-            inner.append(value.reshape(*value.shape[: head + 1], part.width))
+            inner.append(value.reshape((*value.shape[: head + 1], part.width)))
         return (xp.concatenate(outer, -1) if outer else None), (xp.concatenate(inner, -1) if inner else None)
 
 

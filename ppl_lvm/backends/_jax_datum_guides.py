@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl_lvm.backends._dependences import dependences
-from ppl_lvm.backends._encoder import initial_params, network_of, weights_in
+from ppl_lvm.backends._encoder import feature_names, initial_params, network_of, weights_in
 from ppl_lvm.backends._guide_layout import Layout, layout_of
 from ppl_lvm.backends._jax_guide import Guide, identity
 from ppl_lvm.backends.density import Density, Tree
@@ -27,7 +27,7 @@ from ppl_lvm.networks._numpyro_networks import build_encoder
 
 
 class Datum(NamedTuple):
-    """Means and log scales (n, k) of the data's coordinates, entries of L (n, m), and B ([n,] k, m) or None."""
+    """Means and log scales (n, k) of the data's coordinates, entries of L (n, m), B ([n,] k, m) or None."""
 
     mean: Any
     log_scale: Any
@@ -35,9 +35,7 @@ class Datum(NamedTuple):
     slope: Any | None
 
 
-def datum_guide(
-    problem: Problem, density: Density, family: Any, point: Any, start_scale: float
-) -> Guide:
+def datum_guide(problem: Problem, density: Density, family: Any, point: Any, start_scale: float) -> Guide:
     """``point`` (size,) is where the guide starts; an encoder starts at 0 for all data."""
     layout = layout_of(problem, density.shapes, dependences(problem))
     encoder = _Encoder(problem, family) if isinstance(family, Amortized) else None
@@ -108,7 +106,7 @@ class _Encoder:
     """Of the arguments along the data plate."""
 
     def __init__(self, problem: Problem, settings: Amortized) -> None:
-        self.names, self.settings = problem.batched, settings
+        self.names, self.settings = feature_names(problem), settings
         self.initial = partial(initial_params, problem, settings)
 
     def init(self, num_inner: int, scale: float, key: Any, dtype: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Guides on Pyro that treat the data plate's sites by datum: ``"structured"`` and ``"amortized"``.
 
-The same families as in ``_jax_datum_guides``, with the same params by name and shape: there the formulas. What
-is drawn is noise, at auxiliary sites; the model's sites are functions of it, and carry the densities' changes.
+The same families as in ``_jax_datum_guides`` (the formulas stand there), with the same params by name and
+shape. What is drawn is noise, at auxiliary sites; the model's sites are functions of it, and carry what the
+maps do to the density.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pyro.distributions.util import sum_rightmost
 from pyro.nn import PyroModule
 
 from ppl_lvm.backends._dependences import dependences
-from ppl_lvm.backends._encoder import initial_params, network_of, weights_in
+from ppl_lvm.backends._encoder import feature_names, initial_params, network_of, weights_in
 from ppl_lvm.backends._guide_layout import layout_of
 from ppl_lvm.backends._pyro_density import spread
 from ppl_lvm.backends._pyro_trace import to_torch
@@ -31,7 +32,7 @@ _START_SCALE = 0.1
 
 
 class Datum(NamedTuple):
-    """Means and log scales (n, k) of the data's coordinates, entries of L (n, m), and B ([n,] k, m) or None."""
+    """Means and log scales (n, k) of the data's coordinates, entries of L (n, m), B ([n,] k, m) or None."""
 
     mean: torch.Tensor
     log_scale: torch.Tensor
@@ -46,7 +47,7 @@ class DatumGuide(PyroModule):
         super().__init__(name="Amortized" if is_amortized(family) else "Structured")
         self.sites = {s.name: s for s in problem.latents(discrete=False)}
         self.nesting, self.plate = problem.max_plate_nesting, problem.data_plate
-        self.names, self.family = problem.batched, family
+        self.names, self.family = feature_names(problem), family
         self.maps = {name: biject_to(site.constraint) for name, site in self.sites.items()}
         shapes = {n: tuple(self.maps[n].inverse_shape(torch.Size(s.shape))) for n, s in self.sites.items()}
         self.layout = layout_of(problem, shapes, dependences(problem))
@@ -59,7 +60,9 @@ class DatumGuide(PyroModule):
         self.network = ()
         if isinstance(family, Amortized) and network_of(family) is not None:
             # of the shapes alone; in a tuple it is no part of this module
-            self.network = (build_encoder(network_of(family), self.encoder_shift.shape, len(self.encoder_offset)),)
+            self.network = (
+                build_encoder(network_of(family), self.encoder_shift.shape, len(self.encoder_offset)),
+            )
 
     def _initial(self, problem: Problem, shapes: Any, start: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         layout, rows = self.layout, ()
@@ -94,9 +97,9 @@ class DatumGuide(PyroModule):
                 inner = pyro.sample(self.noise_name("inner"), _noise(layout.num_inner), infer=_AUXILIARY)
         head = self._head(outer, inner)
         if outer is not None:
-            outer = outer.reshape(*head, layout.num_outer)
+            outer = outer.reshape((*head, layout.num_outer))
         if own is not None and inner is not None:
-            inner = inner.reshape(*head, len(own.mean), layout.num_inner)
+            inner = inner.reshape((*head, len(own.mean), layout.num_inner))
         free = layout.by_site(torch.moveaxis, *self._bent(outer, inner, own))
         inside = own.log_scale if own is not None else None
         scales = layout.by_site(torch.moveaxis, self.log_scale if layout.num_outer else None, inside)
@@ -130,7 +133,7 @@ class DatumGuide(PyroModule):
         density = density - sum_rightmost(log_scale, log_scale.dim() - (batch - len(head)))
         if head:  # particles stand to the left of all plates
             value = spread(value, site, self.nesting)
-            density = density.reshape(*head, *value.shape[1 : value.dim() - site.event_dim])
+            density = density.reshape((*head, *value.shape[1 : value.dim() - site.event_dim]))
         with contextlib.ExitStack() as stack:
             for frame in site.plates:
                 if frame.dim is not None:
@@ -153,7 +156,9 @@ class DatumGuide(PyroModule):
             u = own.mean + torch.exp(own.log_scale) * bent
         return g, u
 
-    def noise_at(self, values: Mapping[str, torch.Tensor], args: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    def noise_at(
+        self, values: Mapping[str, torch.Tensor], args: Mapping[str, Any]
+    ) -> dict[str, torch.Tensor]:
         """The noise, placed under the particle plate, that gives constrained values (s, *shape)."""
         g, u = self.layout.vectors(torch, {n: self.maps[n].inv(v) for n, v in values.items()})
         v, out = None, {}
@@ -221,3 +226,16 @@ _AUXILIARY = {"is_auxiliary": True}
 
 def _noise(size: int) -> Any:
     return dist.Normal(torch.zeros(size), torch.ones(size)).to_event(1)
+
+
+def draws_at(problem: Problem, family: Any, params: Mapping[str, Any], num: int) -> dict[str, np.ndarray]:
+    """Draws (num, *shape) of the latents at any data, of an amortised guide trained on either backend."""
+    from ppl_lvm.backends._pyro_guide import draw
+
+    guide = DatumGuide(problem, family, {})
+    own = {name.removeprefix(f"{guide._pyro_name}."): value for name, value in params.items()}
+    with torch.no_grad():
+        for name, param in guide._parameters.items():
+            param.copy_(torch.as_tensor(np.array(own[name])))  # type: ignore[union-attr]  # none are None
+    others = {k: v for k, v in params.items() if k in problem.params}
+    return draw(problem, guide, {**problem.model.fixed_params, **others}, num)[0]

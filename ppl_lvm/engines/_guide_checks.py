@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ppl_lvm.backends._encoder import feature_names
 from ppl_lvm.core import Problem
 from ppl_lvm.engines._checks import check_choice
 from ppl_lvm.families import FAMILY_NAMES, Amortized, Flow, LowRank, is_amortized
@@ -28,7 +29,7 @@ def amortized_reason(guide: Any, problem: Problem, backend: str, *, batches: boo
     local = [s for s in problem.latents(discrete=False) if s.local]
     if not local:
         discrete = [s.name for s in problem.latents(discrete=True) if s.local]
-        what = f"only discrete ones inside it, {discrete}, which are summed out" if discrete else "none inside it"
+        what = f"only {discrete} inside it, discrete and summed out" if discrete else "none inside it"
         where = f"its data plate ({plate!r})" if plate else "a plate over data, and there is none"
         return (
             f"guide='amortized' is for continuous latents in {where}, and {name} has {what}; use "
@@ -40,13 +41,15 @@ def amortized_reason(guide: Any, problem: Problem, backend: str, *, batches: boo
             f"guide='amortized' takes all data at once, and the plate of {beside} is sequential; write it as "
             "`with pyro.plate(...)`, or use guide='structured'"
         )
-    seen = [s for s in problem.sites.values() if s.kind == "observed" and s.name not in problem.model.held_sites]
+    seen = [
+        s for s in problem.sites.values() if s.kind == "observed" and s.name not in problem.model.held_sites
+    ]
     if not any(s.local for s in seen):
         return (
             f"guide='amortized' makes latents a function of their datum, and the plate {plate!r} of "
             f"{[s.name for s in local]} has no observed site; use guide='structured'"
         )
-    if not problem.batched:
+    if not feature_names(problem):
         return (
             f"guide='amortized' finds no argument of {name} along its data plate; name them in "
             "Model(batched=(...))"

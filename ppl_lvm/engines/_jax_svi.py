@@ -85,8 +85,8 @@ def _weighed(
         values = outer_draws(engine, problem, run, density, guide, params.guide, data, held)
         if is_amortized(engine.guide):
             few_rows = first_rows(engine, problem)
-            problem.notes["first_rows"] = few_rows
-            problem.notes |= {k: v for k, v in few_rows.notes.items() if k == "translation"}
+            told = {k: v for k, v in few_rows.notes.items() if k == "translation"}
+            problem.notes.update(told, first_rows=few_rows)
         return svi_fit_in_passes(engine, problem, "numpyro", stored, status, losses, bounds, values)
     blocks = blocks_for(engine, problem)
     if blocks is not None:
@@ -116,8 +116,8 @@ def _weighed(
 
 
 def _density_at(engine: SVI, problem: Problem, density: Density) -> Callable[[int], Density]:
-    """The density of a number of rows: one for all but where latents have a value per datum and are drawn by an
-    encoder, and a translated program is another for each shape."""
+    """The density of a number of rows: one for all, but where an encoder draws latents of each datum: they make
+    a translated program another one for each shape."""
     if not is_amortized(engine.guide):
         return lambda rows: density
     small = first_rows(engine, problem)

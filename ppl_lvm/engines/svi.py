@@ -50,15 +50,15 @@ class SVI(Engine):
         ``"flow"``, ``"spline"`` (or :class:`Flow`). ``"delta"`` gives a point: the posterior mode in the
         constrained parametrisation.
 
-        ``"structured"`` is a Gaussian with the sparsity of the model's posterior. Sites outside the data plate
-        come in the program's order, each with a full block and linear in those earlier ones that it is tied to
-        once all later sites have been integrated out (the faithful inverse of the program's graph, Webb et al.
-        2018). The sites of each datum are a full block, linear in those outside: loc_n + A_n (g - loc) + L_n eps
-        (Tan and Nott 2018). It is exact for hierarchical linear-Gaussian models, and its params grow with
-        the data and not with their square.
+        ``"structured"`` is a Gaussian with the sparsity of the model's posterior. Sites outside the data
+        plate come in the program's order, each with a full block and linear in those earlier ones that it is
+        tied to once all later sites have been integrated out (the faithful inverse of the program's graph,
+        Webb et al. 2018). The sites of each datum are a full block, linear in those outside: loc_n + A_n (g -
+        loc) + L_n eps (Tan and Nott 2018). It is exact for linear-Gaussian hierarchies, and its params grow
+        with the number of data and not with its square.
 
-        ``"amortized"`` (or :class:`Amortized`) is the same with an encoder of each datum in place of params of
-        each; it takes ``batch_size``.
+        ``"amortized"`` (or :class:`Amortized`) is the same with an encoder of the datum in place of params
+        of each; it takes ``batch_size``.
     num_steps, num_epochs
         Optimiser steps (default 3000), or passes over the data (with ``batch_size``).
     batch_size
@@ -258,8 +258,8 @@ class SVI(Engine):
         if local and not callable(own_guide) and not is_amortized(own_guide):
             return (
                 f"sites {local} have a value per datum, and this guide family would need new parameters for "
-                "every batch; use guide='amortized' or a guide of your own that is a function of the batch, or "
-                "leave out batch_size"
+                "every batch; use guide='amortized' or a guide of your own that is a function of the batch, "
+                "or leave out batch_size"
             )
         if isinstance(self.objective, Renyi) and outside:
             return (
