@@ -116,8 +116,8 @@ def _weighed(
 
 
 def _density_at(engine: SVI, problem: Problem, density: Density) -> Callable[[int], Density]:
-    """The density of a number of rows: one for all, but where an encoder draws latents of each datum: they make
-    a translated program another one for each shape."""
+    """The density of a number of rows: one for all, but where an encoder draws latents of each datum: these
+    make a translated program another one for each shape."""
     if not is_amortized(engine.guide):
         return lambda rows: density
     small = first_rows(engine, problem)
