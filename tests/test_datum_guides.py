@@ -17,6 +17,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from helpers import SCHOOLS, assert_within
+from pyro.ops.indexing import Vindex
 
 import ppl_lvm as lvm
 from ppl_lvm import ELBO, NUTS, SVI, Amortized, ImportanceSampling, Renyi, Stream, models
@@ -145,7 +146,7 @@ def test_one_set_of_params_is_one_density(family: Any) -> None:
             return z, rest, local, guide.log_prob(params, z, arrays)
 
         z, rest, local, at = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), 20_000))
-        z = {k: np.asarray(v) for k, v in z.items()}
+        z = {k: np.array(v) for k, v in z.items()}
         log_q = np.asarray(rest + local.sum(-1))
     assert local.shape == (20_000, 4)  # by datum
     np.testing.assert_allclose(at, log_q, rtol=1e-10)
@@ -309,7 +310,7 @@ def test_too_many_latents_are_not_kept(monkeypatch: Any) -> None:
     assert passes.meta["translation"]["passed"]
     assert passes.evidence is not None
     assert whole.evidence is not None
-    assert passes.evidence.std_error < 0.05
+    assert passes.evidence.std_error < 0.5
     errors = math.hypot(passes.evidence.std_error, whole.evidence.std_error)
     assert_within(passes.evidence.nats, whole.evidence.nats, errors)
     assert passes.latents(num_draws=5)["z"].shape == (1, 5, N)
@@ -326,6 +327,37 @@ def test_a_stream_trains_an_encoder(backend: str) -> None:
     assert fit.latents(Y[:2], num_draws=5)["z"].shape == (1, 5, 2)
 
 
+def two_kinds(y: Any) -> None:
+    """A label of each datum, summed out, beside its continuous latent."""
+    loc = pyro.sample("loc", dist.Normal(torch.tensor([-1.0, 1.0]), 1.0).to_event(1))
+    with pyro.plate("data", len(y)):
+        label = pyro.sample("label", dist.Categorical(torch.tensor([0.4, 0.6])))
+        z = pyro.sample("z", dist.Normal(0.0, 0.5))
+        pyro.sample("obs", dist.Normal(Vindex(loc)[..., label] + z, 1.0), obs=y)
+
+
+STEPS = [
+    pytest.param("pyro", "structured", None, id="structured-pyro"),
+    pytest.param("pyro", LINEAR, 2, id="amortized-pyro"),
+    pytest.param("numpyro", LINEAR, 2, id="amortized-numpyro", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("backend", "family", "batch_size"), STEPS)
+def test_steps_estimate_the_bound_of_the_draws(backend: str, family: Any, batch_size: int | None) -> None:
+    """The objective of steps that go nowhere, by the library's enumeration and scaled from batches, averages
+    to the mean log weight of the draws at all data."""
+    settings = {**SETTLED, "num_steps": 400, "learning_rate": 1e-9, "num_draws": 1000, "window": 10}
+    start = {"loc": np.array([-1.0, 1.0])}
+    engine = SVI(backend=backend, guide=family, batch_size=batch_size, **settings)
+    fit = lvm.fit(two_kinds, Y[:, 0], engine, init=start)
+    losses = fit.groups["optimization"]["loss"].values[0]
+    assert fit.evidence is not None
+    error = math.hypot(losses.std() / math.sqrt(len(losses)), fit.evidence.std_error)
+    assert error < 1.0
+    assert_within(-losses.mean(), fit.evidence.nats, error)
+
+
 def shifts(y: Any) -> None:
     """Every latent is local, so that each datum has a bound of its own."""
     with pyro.plate("data", len(y)):
@@ -336,7 +368,7 @@ def shifts(y: Any) -> None:
 RENYI = [
     pytest.param("pyro", LINEAR, id="amortized-pyro"),
     pytest.param("numpyro", LINEAR, id="amortized-numpyro", marks=pytest.mark.slow),
-    pytest.param("pyro", "structured", id="structured-pyro"),
+    pytest.param("pyro", "structured", id="structured-pyro", marks=pytest.mark.slow),
     pytest.param("numpyro", "structured", id="structured-numpyro", marks=pytest.mark.slow),
 ]
 
@@ -354,9 +386,9 @@ def test_renyi_bounds_by_datum(backend: str, family: Any) -> None:
             guide=family,
             batch_size=batch,
             objective=Renyi(alpha=0.0, num_particles=particles),
-            num_steps=10,
+            num_steps=2,
             learning_rate=1e-6,
-            num_draws=1000,
+            num_draws=500,
             window=10,
         )
         found.append(lvm.fit(shifts, y, engine, init={"z": 0.5 * y}).evidence)
@@ -471,7 +503,7 @@ def test_refusals() -> None:
     y = Y[:, 0]
     refused: list[tuple[Any, Any, dict[str, Any], str]] = [
         (plain, y, {}, "continuous latents in its data plate.*plain has none inside it; use guide='struct"),
-        (models.GaussianMixture(2), Y, {}, "none inside it|only discrete ones"),
+        (models.GaussianMixture(2), Y, {}, "has only \\['assignment'\\] inside it, discrete and summed out"),
         (lvm.Model(unseen, data_plate="group"), y, {}, "plate 'group' of .'z'. has no observed site"),
         (of_a_constant, {}, {}, "finds no argument of of_a_constant along its data plate"),
         (bounded, y, {"batch_size": 2}, "supports of .'z'. differ between data.*numpyro"),

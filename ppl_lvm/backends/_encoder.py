@@ -1,8 +1,8 @@
 """The encoder of an amortised guide by name: its params, the same by name and shape on both backends.
 
 Of standardised features f (F,) of a datum it gives ``offset + [skip f / sqrt(F), 0, ...] + network(f)``:
-means of the datum's coordinates, logs of their scales, and the entries of a triangular matrix, row by row. The
-network's weights are ``PACE`` times the params: a step of Adam that suits a location is too long for them.
+means of the datum's coordinates, logs of their scales, and the entries of a triangular matrix, row by row.
+The network's weights are ``PACE`` times the params: a step of Adam that suits a location is too long there.
 """
 
 from __future__ import annotations

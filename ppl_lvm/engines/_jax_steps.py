@@ -221,7 +221,7 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
         z, (q_rest, q_local) = guide.draw(params.guide, key, data)
         rest, per_datum = split(z, data, constrained(density, params.model))
         if per_datum is None:  # the density does not split, and then neither do the weights
-            return rest - q_rest - (0.0 if q_local is None else q_local.sum()), jnp.zeros(1)
+            return rest - q_rest - (0.0 if q_local is None else q_local.sum()), jnp.zeros(0)
         return rest - q_rest, per_datum if q_local is None else per_datum - q_local
 
     def spread(weights: Any) -> Any:
@@ -233,7 +233,9 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
         rest, local = jax.vmap(lambda k: terms(params, k, data))(keys)
         if power is None:
             return -(rest + scale * local.sum(-1)).mean()
-        if all_local:  # each datum has a bound of its own, and the batch's scale lies outside the logarithm
+        if (
+            all_local and local.shape[-1]
+        ):  # each datum has a bound of its own, and the batch's scale lies outside the logarithm
             return -(rest[0] + scale * spread(local).sum())
         return -spread(rest + local.sum(-1))
 

@@ -99,7 +99,7 @@ def _weighed(
         density, data = density_of(problem)
     functions = guide_functions(guide_key(problem, engine.guide), density, guide, data, held)
     values, log_p, log_q, local = functions.draw(params.guide, run.word(24), engine.num_draws)
-    split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi)
+    split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi) and local.shape[-1]
     return svi_fit(
         engine,
         problem,
