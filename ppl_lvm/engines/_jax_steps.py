@@ -233,9 +233,8 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
         rest, local = jax.vmap(lambda k: terms(params, k, data))(keys)
         if power is None:
             return -(rest + scale * local.sum(-1)).mean()
-        if (
-            all_local and local.shape[-1]
-        ):  # each datum has a bound of its own, and the batch's scale lies outside the logarithm
+        if all_local and local.shape[-1]:
+            # each datum has a bound of its own, and the batch's scale lies outside the logarithm
             return -(rest[0] + scale * spread(local).sum())
         return -spread(rest + local.sum(-1))
 

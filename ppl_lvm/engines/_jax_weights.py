@@ -16,8 +16,8 @@ from ppl_lvm.core import Problem
 
 
 class GuideFunctions(NamedTuple):
-    """``draw(params, seed, num)`` -> (values, log p, log q, log weights by datum (s, n), or (s, 0) where they do
-    not split); ``log_q_at(params, values)`` -> (s,)."""
+    """``draw(params, seed, num)`` -> (values, log p, log q, log weights by datum (s, n), (s, 0) where
+    they do not split); ``log_q_at(params, values)`` -> (s,)."""
 
     draw: Callable[[Any, int, int], tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]]
     log_q_at: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
