@@ -57,12 +57,11 @@ class DatumGuide(PyroModule):
         for name, value in self._initial(problem, shapes, start).items():
             if value.numel():
                 setattr(self, name, torch.nn.Parameter(value))
-        self.network = ()
-        if isinstance(family, Amortized) and network_of(family) is not None:
-            # of the shapes alone; in a tuple it is no part of this module
-            self.network = (
-                build_encoder(network_of(family), self.encoder_shift.shape, len(self.encoder_offset)),
-            )
+        self.network: tuple[Any, ...] = ()
+        spec = network_of(family) if isinstance(family, Amortized) else None
+        if spec is not None:  # it gives the layers alone; in a tuple it is no part of this module
+            shift, offset = self.encoder_shift, self.encoder_offset
+            self.network = (build_encoder(spec, tuple(shift.shape), len(offset)),)
 
     def _initial(self, problem: Problem, shapes: Any, start: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         layout, rows = self.layout, ()
@@ -221,7 +220,7 @@ class DatumGuide(PyroModule):
         return torch.where(torch.isfinite(standard), standard, torch.zeros(()))
 
 
-_AUXILIARY = {"is_auxiliary": True}
+_AUXILIARY: Any = {"is_auxiliary": True}
 
 
 def _noise(size: int) -> Any:
