@@ -59,6 +59,7 @@ _HOME = {
     "ELBO": "engines.svi",
     "Renyi": "engines.svi",
     "Annealing": "engines.svi",
+    "Amortized": "families",
     "Flow": "families",
     "LowRank": "families",
     "NUTS": "engines.nuts",
@@ -109,7 +110,7 @@ if TYPE_CHECKING:
     from ppl_lvm.engines.pathfinder import Pathfinder
     from ppl_lvm.engines.svi import ELBO, SVI, Annealing, Renyi
     from ppl_lvm.evidence import EvidenceLadder, Sandwich, bridge, evidence_ladder, sandwich
-    from ppl_lvm.families import Flow, LowRank
+    from ppl_lvm.families import Amortized, Flow, LowRank
     from ppl_lvm.fitting import engines_for, fit
     from ppl_lvm.gaps import (
         AmortisationGap,

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-FAMILY_NAMES = ("mean_field", "full_rank", "low_rank", "delta", "laplace", "flow", "spline")
+FAMILY_NAMES = (
+    "mean_field",
+    "full_rank",
+    "low_rank",
+    "delta",
+    "laplace",
+    "flow",
+    "spline",
+    "structured",
+    "amortized",
+)
 POINT_FAMILIES = ("delta",)  # these give a point, and no density
 
 
@@ -74,13 +84,64 @@ class Flow:
         return max(width, size) if self.kind == "autoregressive" else width
 
 
+@dataclass(frozen=True)
+class Amortized:
+    """A Gaussian whose part for each datum's latents is a function of that datum; ``"amortized"`` is
+    ``Amortized()``.
+
+    On unconstrained space, with g the sites outside the data plate and u_n those of datum n inside it,
+
+        g = loc + scale * T^-1 eps,    u_n = m(x_n) + s(x_n) * (L(x_n) eps_n + B T^-1 eps),
+
+    where T and L are triangular with unit diagonals: of g the blocks of ``"structured"``, of each u_n a full
+    block. An encoder gives m, log s and L of the datum's arguments along the data plate, flattened and
+    standardised (missing entries count as their mean): m is a linear map plus a network, the others are a
+    constant plus a network. B, one for all data, lets latents follow what is drawn for g. Where the exact
+    posterior is Gaussian with means linear in x_n and in g, the guide contains it, with any network.
+
+    Its params do not grow with the data, so that it takes minibatches, and other data later
+    (:meth:`ppl_lvm.Fit.latents`). Kingma and Welling (2014) for the idea; Agrawal and Domke (2021) for models
+    with both kinds of latents.
+
+    Parameters
+    ----------
+    num_hidden
+        Width of the hidden layers.
+    num_layers
+        Hidden layers; 0 leaves the network out: means are then linear, and scales the same for all data.
+    """
+
+    num_hidden: int = 32
+    num_layers: int = 2
+
+    def __post_init__(self) -> None:
+        _check_count("num_hidden", self.num_hidden)
+        _check_count("num_layers", self.num_layers, least=0)
+
+
 SPLINE_BOUND = 5.0  # in sds of the noise; outside it a spline is the identity
 
 
 def family_of(spec: Any) -> Any:
     """A name with settings as its dataclass; anything else as it is (None is the mean-field family)."""
-    named = {None: "mean_field", "low_rank": LowRank(), "flow": Flow(), "spline": Flow("spline")}
+    named = {
+        None: "mean_field",
+        "low_rank": LowRank(),
+        "flow": Flow(),
+        "spline": Flow("spline"),
+        "amortized": Amortized(),
+    }
     return named.get(spec, spec) if spec is None or isinstance(spec, str) else spec
+
+
+def by_datum(spec: Any) -> bool:
+    """Whether a guide treats the sites inside the data plate by datum."""
+    return spec == "structured" or is_amortized(spec)
+
+
+def is_amortized(spec: Any) -> bool:
+    """Whether a guide's params are an encoder's, of any data."""
+    return spec == "amortized" or isinstance(spec, Amortized)
 
 
 def _check_count(field: str, value: Any, *, least: int = 1) -> None:

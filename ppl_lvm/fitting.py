@@ -323,6 +323,8 @@ def _checked_at_draws(problem: Problem, result: Fit) -> Fit:
     from ppl_lvm.result import flat_draws
 
     names = [s.name for s in problem.latents(discrete=False)]
+    if not set(names) <= set(result.draws.data_vars):  # latents of many rows are not kept
+        return result
     flat = flat_draws(result.draws[names])
     chosen = np.linspace(0, len(flat[names[0]]) - 1, NUM_DRAWS_CHECKED).astype(int)
     params = {

@@ -18,6 +18,7 @@ from ppl_lvm.backends._few_rows import without_rows
 from ppl_lvm.core import Problem, as_model
 from ppl_lvm.data import is_dataframe
 from ppl_lvm.diagnostics import moments, quantities
+from ppl_lvm.families import family_of, is_amortized
 from ppl_lvm.fitting import prepare
 from ppl_lvm.result import Fit, chain_dataset, flat_draws
 
@@ -393,7 +394,8 @@ def latents(fit: Fit, data: Any, *, num_draws: int = 200, seed: int = 0) -> xr.D
     """Draws of the local latents given the data and draws of the globals: never from the prior.
 
     Discrete sites are drawn from their conditional posterior with the continuous ones held at each
-    draw (a sum-product pass backwards, as in Pyro's ``infer_discrete``).
+    draw (a sum-product pass backwards, as in Pyro's ``infer_discrete``). Continuous ones that the fit has no
+    draws of are drawn by its amortised guide, where it has one.
     """
     from ppl_lvm import amortised
     from ppl_lvm.backends._pyro_predict import conditional_discrete
@@ -411,10 +413,17 @@ def latents(fit: Fit, data: Any, *, num_draws: int = 200, seed: int = 0) -> xr.D
     known = {k: v for k, v in values.items() if k in problem.sites and problem.sites[k].local}
     names = [s.name for s in problem.latents(discrete=True)]
     missing = [s.name for s in problem.latents(discrete=False) if s.name not in values]
-    if missing:
+    guide = getattr(fit.engine, "guide", None)
+    if missing and is_amortized(guide):
+        from ppl_lvm.backends._pyro_datum_guides import draws_at
+
+        with torch_session(seed, problem.dtype):
+            values = draws_at(problem, family_of(guide), _params(fit), num_draws)
+        known = {k: v for k, v in values.items() if problem.sites[k].local}
+    elif missing:
         raise ValueError(
-            f"latents: sites {missing} belong to the rows of the fit; at new data fit them again, or give "
-            "the model an amortised guide."
+            f"latents: sites {missing} belong to the rows of the fit; at new data fit them again, or fit "
+            "with guide='amortized'."
         )
     if not names and not known:
         raise ValueError(f"{fit.model.describe()} has no local latents.")

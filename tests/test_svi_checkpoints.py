@@ -60,11 +60,20 @@ def same(a: lvm.Fit, b: lvm.Fit) -> bool:
     return alike and a.evidence == b.evidence and a.status == b.status
 
 
+def shifted(y):
+    mu = pyro.sample("mu", dist.Normal(0.0, 3.0))
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(mu, 1.0))
+        pyro.sample("obs", dist.Normal(z, 1.0), obs=y)
+
+
 CASES = {
     "mixture": ("pyro", GMM, X, {"batch_size": 12}),
     "flow": ("pyro", normal, Y, {"guide": "spline", "objective": Renyi(num_particles=2)}),
     "params": ("numpyro", normal, Y, {"guide": "full_rank"}),
     "batches": ("numpyro", normal, Y, {"batch_size": 12}),
+    "structured": ("pyro", shifted, Y, {"guide": "structured"}),
+    "amortized": ("numpyro", shifted, Y, {"guide": "amortized", "batch_size": 12, "average": True}),
 }
 
 

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_lvm.backends._dependences import dependences
+from ppl_lvm.backends._jax_datum_guides import datum_guide
 from ppl_lvm.backends._jax_flows import flow_parts
 from ppl_lvm.backends._jax_guide import Guide, identity, standard_log_prob
 from ppl_lvm.backends._jax_program_guide import program_guide
 from ppl_lvm.backends.density import Density, Tree
 from ppl_lvm.core import Problem
-from ppl_lvm.families import Flow, LowRank, family_of
+from ppl_lvm.families import Flow, LowRank, by_datum, family_of
 
 _START_SCALE = 0.1
 
@@ -33,6 +35,8 @@ def build_guide(
     family = family_of(own)
     if isinstance(family, Flow):
         return _flow(density, point, family)
+    if by_datum(family):
+        return datum_guide(problem, density, family, point, _START_SCALE)
     if family in ("delta", "mode"):
         return _point(density, point, jacobian=family == "mode")
     if family == "mean_field":
@@ -45,6 +49,8 @@ def build_guide(
 
 def guide_key(problem: Problem, spec: Any) -> Any:
     """What identifies a guide's structure among those of one density, for reuse of compiled functions."""
+    if by_datum(spec):
+        return spec, dependences(problem)
     return spec if spec is not None else ("own", problem.model.cache_key)
 
 

@@ -14,11 +14,12 @@ from pyro.distributions.transforms import biject_to
 from pyro.infer import autoguide
 from pyro.infer.autoguide.initialization import init_to_value
 
+from ppl_lvm.backends._pyro_datum_guides import DatumGuide
 from ppl_lvm.backends._pyro_density import gather, particle_plate, spread
 from ppl_lvm.backends._pyro_flow import AutoFlow
 from ppl_lvm.backends._pyro_trace import HoldParams, ImproperOrigin, to_torch
 from ppl_lvm.core import Problem
-from ppl_lvm.families import Flow, LowRank, family_of
+from ppl_lvm.families import Flow, LowRank, by_datum, family_of
 
 FAMILIES: dict[str, Callable[..., Any]] = {
     "mean_field": autoguide.AutoNormal,
@@ -43,6 +44,8 @@ def build_guide(problem: Problem, spec: Any, init: Mapping[str, np.ndarray]) -> 
         return _empty_guide
     hidden = [s.name for s in problem.latents(discrete=True)]
     start = {k: to_torch(np.asarray(v, dtype=problem.dtype)) for k, v in init.items()}
+    if by_datum(own):
+        return DatumGuide(problem, family_of(own), start)
     model = poutine.block(ImproperOrigin()(problem.model.pyro.model), hide=hidden)
     return _autoguide(family_of(own), model, init_to_value(values=start), problem)
 
@@ -202,15 +205,19 @@ def log_q_at(
         for start in range(0, num, chunk):
             part = {k: v[start : start + chunk] for k, v in tensors.items()}
             size = len(next(iter(part.values())))
-            fixed = poutine.condition(guide, data=_base_values(problem, guide, part))
+            fixed = poutine.condition(guide, data=_base_values(problem, guide, part, args))
             trace = draw_trace(problem, fixed, args, size)
             rest, local = log_q_of(trace, problem, size)
             out.append(rest if local is None else rest + local.sum(-1))
     return torch.cat(out).numpy()
 
 
-def _base_values(problem: Problem, guide: Any, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _base_values(
+    problem: Problem, guide: Any, values: dict[str, torch.Tensor], args: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
     """Values of the sites that a guide really draws: autoguides draw auxiliary unconstrained ones."""
+    if isinstance(guide, DatumGuide):
+        return guide.noise_at(values, args)
     nesting = problem.max_plate_nesting
     sites = {s.name: s for s in problem.latents(discrete=False)}
     placed = {k: spread(v, sites[k], nesting) for k, v in values.items()}

@@ -44,3 +44,9 @@ def _same(first: list[torch.Tensor] | None, second: list[torch.Tensor] | None) -
         return first is second
     pairs = zip(first, second, strict=False)
     return len(first) == len(second) and all(a.shape == b.shape and bool((a == b).all()) for a, b in pairs)
+
+
+def supports_by_datum(problem: Problem, names: list[str]) -> list[str]:
+    """Which of these sites have bounds that are not one number for all data."""
+    bounds = {n: _of_support(problem.sites[n].constraint) for n in names}
+    return [n for n, found in bounds.items() if any(v.unique().numel() > 1 for v in found)]

@@ -7,7 +7,7 @@ from ppl_lvm.engines.optimum import MAP, Laplace
 from ppl_lvm.engines.pathfinder import Pathfinder
 from ppl_lvm.engines.smc import AIS, SMC
 from ppl_lvm.engines.svi import ELBO, SVI, Annealing, Renyi
-from ppl_lvm.families import Flow, LowRank
+from ppl_lvm.families import Amortized, Flow, LowRank
 
 __all__ = [
     "AIS",
@@ -17,6 +17,7 @@ __all__ = [
     "NUTS",
     "SMC",
     "SVI",
+    "Amortized",
     "Annealing",
     "Flow",
     "ImportanceSampling",

@@ -73,7 +73,12 @@ def _slice(data: Any, batched: tuple[str, ...], begin: int, count: int) -> dict[
 
 
 def batch_loss(
-    engine: SVI, problem: Problem, run: Run, density: Density, guide: Guide, params: Any
+    engine: SVI,
+    problem: Problem,
+    run: Run,
+    density_at: Callable[[int], Density],
+    guide: Guide,
+    params: Any,
 ) -> Callable[[int, int, Any], float]:
     """(number, rows, batch) -> the negative bound of all data from these, at trained params."""
     made: dict[int, Any] = {}
@@ -82,7 +87,7 @@ def batch_loss(
     def loss(number: int, rows: int, batch: Any) -> float:
         if rows not in made:
             own = dataclasses.replace(engine, batch_size=rows)
-            made[rows] = jax.jit(loss_of(own, problem, density, guide))
+            made[rows] = jax.jit(loss_of(own, problem, density_at(rows), guide))
         return float(made[rows](params, jax.random.fold_in(key, number), batch))
 
     return loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,9 +20,17 @@ _HOPELESS = 1e9  # nats
 
 
 def start_points(
-    problem: Problem, run: Run, density: Density, data: Any, params: Any, num: int
+    problem: Problem,
+    run: Run,
+    density: Density,
+    data: Any,
+    params: Any,
+    num: int,
+    starts: Sequence[Mapping[str, Any]] | None = None,
 ) -> np.ndarray:
     """(num, size) unconstrained points: known values mapped, the rest uniform on (-2, 2).
+
+    ``starts`` are the known values, by default :func:`starting_values`.
 
     A random point is passed over, if another can be had, where the log density is beyond ``_HOPELESS`` (an
     explosive recursion gets to -1e60): so far out its rounding errors are nats, or warm-up ends before the
@@ -33,7 +42,7 @@ def start_points(
         If no point with a finite log density and gradient was found.
     """
     unconstrain, slope_at = cached(("start", density.key), lambda: _functions(density))
-    starts = starting_values(problem, run, num)
+    starts = starting_values(problem, run, num) if starts is None else starts
     points = []
     for i, start in enumerate(starts):
         rng = run.rng(2000 + i)
@@ -87,7 +96,7 @@ def _message(problem: Problem, what: str) -> str:
     )
 
 
-def _mapped(start: dict, free: dict, unconstrain: Any, data: Any, params: Any) -> dict[str, Any]:
+def _mapped(start: Mapping[str, Any], free: dict, unconstrain: Any, data: Any, params: Any) -> dict[str, Any]:
     if not start:
         return {}
     known = {k: jnp.asarray(np.asarray(v, free[k].dtype)) for k, v in start.items() if k in free}

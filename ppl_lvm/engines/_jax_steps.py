@@ -220,7 +220,9 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
     def terms(params: Any, key: Any, data: Any) -> tuple[Any, Any]:
         z, (q_rest, q_local) = guide.draw(params.guide, key, data)
         rest, per_datum = split(z, data, constrained(density, params.model))
-        return rest - q_rest, _difference(per_datum, q_local)
+        if per_datum is None:  # the density does not split, and then neither do the weights
+            return rest - q_rest - (0.0 if q_local is None else q_local.sum()), jnp.zeros(0)
+        return rest - q_rest, per_datum if q_local is None else per_datum - q_local
 
     def spread(weights: Any) -> Any:
         count = weights.shape[0]
@@ -231,15 +233,9 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
         rest, local = jax.vmap(lambda k: terms(params, k, data))(keys)
         if power is None:
             return -(rest + scale * local.sum(-1)).mean()
-        if all_local:  # each datum has a bound of its own, and the batch's scale lies outside the logarithm
+        if all_local and local.shape[-1]:
+            # each datum has a bound of its own, and the batch's scale lies outside the logarithm
             return -(rest[0] + scale * spread(local).sum())
         return -spread(rest + local.sum(-1))
 
     return loss
-
-
-def _difference(per_datum: Any, q_local: Any) -> Any:
-    """Per-datum log weights; (1,) of zero where the density cannot split."""
-    if per_datum is None:
-        return jnp.zeros(1)
-    return per_datum if q_local is None else per_datum - q_local

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -19,11 +21,12 @@ from ppl_lvm.engines._jax_start import start_points
 from ppl_lvm.engines._jax_steps import JaxStepper, constrained
 from ppl_lvm.engines._jax_weights import guide_functions, is_split
 from ppl_lvm.engines._laplace import fit_at
-from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
+from ppl_lvm.engines._rows import at_rows, blocks_for, first_rows, passes_for
 from ppl_lvm.engines._sources import source_of
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.engines._steps import Taken, take_steps
 from ppl_lvm.engines._svi_result import run_passes, svi_fit, svi_fit_in_blocks, svi_fit_in_passes
+from ppl_lvm.families import is_amortized
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -33,15 +36,18 @@ if TYPE_CHECKING:
 def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
     """Optimise, then draw from the guide and weigh the draws."""
     with jax_session(problem.dtype):
-        density, few = density_of(first_rows(engine, problem))
+        small = first_rows(engine, problem)
+        density, few = density_of(small)
         source = source_of(problem, engine.batch_size or 1, run.seed)
         data = few if source is not None else split_arguments(problem.arguments)[0]
         num = engine.num_restarts
         starts = starting_values(problem, run, num)
+        if is_amortized(engine.guide):  # an encoder has no params of one datum
+            starts = [{k: v for k, v in start.items() if k not in density.local} for start in starts]
         begin = {name: jnp.asarray(param.start) for name, param in density.params.items()}
-        points = start_points(problem, run, density, few, begin, num)
+        points = start_points(problem, run, density, few, begin, num, starts)
         spec = "mode" if engine.guide == "laplace" else engine.guide
-        bound = problem if source is None else first_rows(engine, problem)
+        bound = problem if source is None else small
         guides = [build_guide(bound, density, spec, s, p) for s, p in zip(starts, points, strict=True)]
         stepper = JaxStepper(engine, problem, run, density, guides, data, source)
         taken = take_steps(engine, problem, run, stepper, "NumPyro")
@@ -73,10 +79,14 @@ def _weighed(
     stored = {k: np.asarray(v) for k, v in {**guide.constrain(params.guide), **held}.items()}
     passes = passes_for(engine, problem)
     if passes:
-        loss = batch_loss(engine, problem, run, density, guide, params)
+        loss = batch_loss(engine, problem, run, _density_at(engine, problem, density), guide, params)
         whole = row_blocks(problem, engine.batch_size or 1, data, source)
         bounds = run_passes(problem, passes, whole, loss)
         values = outer_draws(engine, problem, run, density, guide, params.guide, data, held)
+        if is_amortized(engine.guide):
+            few_rows = first_rows(engine, problem)
+            told = {k: v for k, v in few_rows.notes.items() if k == "translation"}
+            problem.notes.update(told, first_rows=few_rows)
         return svi_fit_in_passes(engine, problem, "numpyro", stored, status, losses, bounds, values)
     blocks = blocks_for(engine, problem)
     if blocks is not None:
@@ -85,9 +95,11 @@ def _weighed(
             engine, problem, run, density, guide, params.guide, few, held, blocks.draws, whole
         )
         return svi_fit_in_blocks(engine, problem, "numpyro", stored, status, losses, drawn)
+    if is_amortized(engine.guide):
+        density, data = density_of(problem)
     functions = guide_functions(guide_key(problem, engine.guide), density, guide, data, held)
     values, log_p, log_q, local = functions.draw(params.guide, run.word(24), engine.num_draws)
-    split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi)
+    split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi) and local.shape[-1]
     return svi_fit(
         engine,
         problem,
@@ -101,3 +113,18 @@ def _weighed(
         log_q=log_q,
         log_q_at=lambda v: functions.log_q_at(params.guide, v),
     )
+
+
+def _density_at(engine: SVI, problem: Problem, density: Density) -> Callable[[int], Density]:
+    """The density of a number of rows: one for all, but where an encoder draws latents of each datum: these
+    make a translated program another one for each shape."""
+    if not is_amortized(engine.guide):
+        return lambda rows: density
+    small = first_rows(engine, problem)
+
+    def at(rows: int) -> Density:
+        if rows == small.num_data:
+            return density
+        return density_of(dataclasses.replace(at_rows(small, np.arange(rows)), notes={}))[0]
+
+    return at

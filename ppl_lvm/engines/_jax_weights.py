@@ -16,8 +16,8 @@ from ppl_lvm.core import Problem
 
 
 class GuideFunctions(NamedTuple):
-    """``draw(params, seed, num)`` -> (values, log p, log q, log weights by datum (s, n));
-    ``log_q_at(params, values)`` -> (s,)."""
+    """``draw(params, seed, num)`` -> (values, log p, log q, log weights by datum (s, n), (s, 0) where
+    they do not split); ``log_q_at(params, values)`` -> (s,)."""
 
     draw: Callable[[Any, int, int], tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]]
     log_q_at: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
@@ -82,7 +82,7 @@ def _compile(density: Density, guide: Guide) -> tuple[Callable, Callable]:
         jacobian = density.log_jacobian(z, data, held)
         log_p = rest if per_datum is None else rest + per_datum.sum()
         log_q = q_rest if q_local is None else q_rest + q_local.sum()
-        local = jnp.zeros(1) if per_datum is None or q_local is None else per_datum - q_local
+        local = jnp.zeros(0) if per_datum is None or q_local is None else per_datum - q_local
         return density.constrain(z, data, held), log_p - jacobian, log_q - jacobian, local
 
     def at(params: Any, values: Any, data: Any, held: Any) -> Any:

@@ -40,9 +40,10 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
     from ppl_lvm.engines.svi import Renyi
 
     start = starting_values(problem, run)[0]
-    guide = guides.build_guide(problem, "mode" if engine.guide == "laplace" else engine.guide, start)
     few = first_rows(engine, problem)
     source = source_of(problem, engine.batch_size or 1, run.seed)
+    spec = "mode" if engine.guide == "laplace" else engine.guide
+    guide = guides.build_guide(problem if source is None else few, spec, start)
     args = to_torch((problem if source is None else few).arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pyro warns about sites that we enumerate or hold on purpose

@@ -11,6 +11,7 @@ import numpy as np
 from ppl_lvm.backends._few_rows import resized
 from ppl_lvm.core import Engine, Problem
 from ppl_lvm.engines._sources import streamed
+from ppl_lvm.families import is_amortized
 from ppl_lvm.streams import in_memory
 
 AT_ONCE = 20_000_000  # draws times rows: beyond, densities of draws are summed over blocks of rows
@@ -67,10 +68,20 @@ def first_rows(engine: Engine, problem: Problem) -> Problem:
     if size is None or not problem.batched or problem.num_data is None or size >= problem.num_data:
         return problem
     if _has_local(problem) and not streamed(problem):
-        return problem  # their guides have the shapes of all data
+        # guides of one's own may have the shapes of all data
+        return _rows_alone(problem, size) if is_amortized(getattr(engine, "guide", None)) else problem
     if "first_rows" not in problem.notes:
         problem.notes["first_rows"] = at_rows(problem, np.arange(size))
     return problem.notes["first_rows"]
+
+
+def _rows_alone(problem: Problem, size: int) -> Problem:
+    """The first rows with ``notes`` of their own: with latents by datum, other rows are another density."""
+    if "rows_alone" not in problem.notes:
+        found = dataclasses.replace(at_rows(problem, np.arange(size)), notes={})
+        problem.notes["rows_alone"] = found
+    alone: Problem = problem.notes["rows_alone"]
+    return alone
 
 
 def _has_local(problem: Problem) -> bool:

@@ -20,11 +20,12 @@ from ppl_lvm.engines._checks import (
     no_observed,
     unsummable,
 )
+from ppl_lvm.engines._guide_checks import amortized_reason, check_guide
 from ppl_lvm.engines._rows import first_rows
 from ppl_lvm.engines._schedules import SCHEDULES
 from ppl_lvm.engines._sources import streamed
 from ppl_lvm.engines.objectives import ELBO, Annealing, Renyi
-from ppl_lvm.families import FAMILY_NAMES, Flow, LowRank
+from ppl_lvm.families import FAMILY_NAMES, Amortized, Flow, LowRank, is_amortized
 from ppl_lvm.result import Fit
 from ppl_lvm.streams import in_memory
 
@@ -48,6 +49,16 @@ class SVI(Engine):
         :class:`LowRank`), ``"laplace"`` (at the mode, with the inverse Hessian there as covariance). Flows:
         ``"flow"``, ``"spline"`` (or :class:`Flow`). ``"delta"`` gives a point: the posterior mode in the
         constrained parametrisation.
+
+        ``"structured"`` is a Gaussian with the sparsity of the model's posterior. Sites outside the data
+        plate come in the program's order, each with a full block and linear in those earlier ones that it is
+        tied to once all later sites have been integrated out (the faithful inverse of the program's graph,
+        Webb et al. 2018). The sites of each datum are a full block, linear in those outside: loc_n + A_n (g -
+        loc) + L_n eps (Tan and Nott 2018). It is exact for linear-Gaussian hierarchies, and its params grow
+        with the number of data and not with its square.
+
+        ``"amortized"`` (or :class:`Amortized`) is the same with an encoder of the datum in place of params
+        of each; it takes ``batch_size``.
     num_steps, num_epochs
         Optimiser steps (default 3000), or passes over the data (with ``batch_size``).
     batch_size
@@ -87,7 +98,7 @@ class SVI(Engine):
 
     backend: str = "auto"
     objective: ELBO | Renyi = _ELBO
-    guide: str | Flow | LowRank | Callable[..., Any] | None = None
+    guide: str | Flow | LowRank | Amortized | Callable[..., Any] | None = None
     num_steps: int | None = None
     num_epochs: int | None = None
     batch_size: int | None = None
@@ -111,17 +122,7 @@ class SVI(Engine):
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
         if not isinstance(self.objective, (ELBO, Renyi)):
             raise TypeError(f"objective: expected ELBO(...) or Renyi(...), got {self.objective!r}.")
-        if isinstance(self.guide, str):
-            check_choice("guide", self.guide, FAMILY_NAMES)
-        elif (
-            self.guide is not None
-            and not isinstance(self.guide, (Flow, LowRank))
-            and not callable(self.guide)
-        ):
-            raise TypeError(
-                f"guide: expected None, one of {FAMILY_NAMES}, Flow(...), LowRank(...) or a callable, got "
-                f"{self.guide!r}."
-            )
+        check_guide(self.guide)
         for name in ("num_steps", "num_epochs", "batch_size", "patience"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
@@ -163,6 +164,7 @@ class SVI(Engine):
             or self._guide_on_jax(problem)
             or self._restarts_on_pyro(problem)
             or self._points_have_no_weights()
+            or self._amortized(problem)
             or self._check_batches(problem)
             or backend_or_reason(self.backend, first_rows(self, problem))
             or self._moving_supports(first_rows(self, problem))
@@ -193,6 +195,10 @@ class SVI(Engine):
         if self.guide in ("delta", "laplace") and isinstance(self.objective, Renyi):
             return f"guide={self.guide!r} seeks a mode, and the Renyi objective needs draws; use ELBO()"
         return None
+
+    def _amortized(self, problem: Problem) -> str | None:
+        batches, backend = self.batch_size is not None, self.backend_for(problem)
+        return amortized_reason(self.guide, problem, backend, batches=batches)
 
     def _guide_on_jax(self, problem: Problem) -> str | None:
         if self.backend == "numpyro" and problem.model.numpyro is None and callable(self.guide):
@@ -249,10 +255,11 @@ class SVI(Engine):
                 "split over batches; leave out batch_size"
             )
         own_guide = self.guide if self.guide is not None else problem.model.pyro.guide
-        if local and not callable(own_guide):
+        if local and not callable(own_guide) and not is_amortized(own_guide):
             return (
-                f"sites {local} have a value per datum, and a guide family would need new parameters for "
-                "every batch; give an amortised guide (a function of the batch), or leave out batch_size"
+                f"sites {local} have a value per datum, and this guide family would need new parameters for "
+                "every batch; use guide='amortized' or a guide of your own that is a function of the batch, "
+                "or leave out batch_size"
             )
         if isinstance(self.objective, Renyi) and outside:
             return (
