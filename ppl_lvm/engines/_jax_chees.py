@@ -1,8 +1,8 @@
 """ChEES-HMC on a :class:`Density`: all chains in one compiled loop, with one step size and trajectory length.
 
 In warm-up BlackJAX's rule moves the length up the gradient of the ChEES criterion, and the step size to an
-acceptance rate, by averages over the chains; in its second half the variances of the chains' places become the
-mass matrix. After warm-up all of these are held, so that the draws are those of a fixed kernel.
+acceptance rate, by averages over the chains; in its second half the variances of the chains' places become
+the mass matrix. After warm-up all of these are held, so that the draws are those of a fixed kernel.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ppl_lvm.engines.chees import ChEES
 
 _FIRST_STEP = 0.1  # in coordinates scaled by the curvature at a start
-_LEARNING_RATE = 0.5  # of the logarithm of the length; the rule weighs moves by t**-_DECAY, so that they shrink
+_LEARNING_RATE = 0.5  # of the logarithm of the length; the rule weighs moves by t**-_DECAY
 _DECAY = 0.5  # of the weight of a warm-up iteration in the averages that are held
 
 
@@ -114,7 +114,7 @@ def _program(engine: ChEES, density: Density) -> tuple[Callable, Callable]:
     move = hmc.build_kernel()
 
     def share(i: Any) -> Any:
-        """Of a trajectory: quasi-random in (0, 1), the same for all chains, so that none waits for another."""
+        """Of a trajectory: quasi-random in (0, 1), the same for all chains, so that none waits."""
         return halton_sequence(jnp.asarray(i, jnp.int32), bits)
 
     rule_init, rule_update = base(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 CHAIN, ROW = "chain", "row"
@@ -44,8 +46,16 @@ def placed(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree_util.tree_map(lambda leaf: jax.device_put(leaf, sharding), tree)
 
 
+def rows_split(batch: Mapping[str, Any], batched: tuple[str, ...], mesh: Mesh | None) -> dict[str, Any]:
+    """Within a program: a batch whose rows are cut over the devices, so that XLA sums gradients over them."""
+    if mesh is None:
+        return dict(batch)
+    own = split(mesh)
+    return {k: lax.with_sharding_constraint(v, own) if k in batched else v for k, v in batch.items()}
+
+
 def shaped(tree: Any, shardings: Any) -> Any:
-    """Shapes of a tree (as ``jax.eval_shape`` gives them) with their layout: what a program is compiled for."""
+    """Shapes, as ``jax.eval_shape`` gives them, with their layout: what a program is compiled for."""
     return jax.tree_util.tree_map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,

@@ -146,7 +146,7 @@ def _compiled(
 
 
 def _on_devices(start: Callable, advance: Callable, mesh: Mesh) -> tuple[Callable, Callable]:
-    """The programs of chains along a leading axis, each device with its own: none waits for another's trees."""
+    """Programs of chains along a leading axis, each device with its own: none waits for another's trees."""
     own, whole = split(mesh).spec, copied(mesh).spec
     begin = jax.shard_map(start, mesh=mesh, in_specs=(own, own, whole, whole), out_specs=own, check_vma=False)
     specs = (own, whole, whole, own, whole, whole)

@@ -60,7 +60,9 @@ class Drawn(NamedTuple):
 class Blocks:
     """The run of all parts: settings, the user's wish to stop, checkpoints and the progress bar."""
 
-    def __init__(self, engine: NUTS | ChEES, problem: Problem, run: Run, params: Arrays, stop: Interrupt) -> None:
+    def __init__(
+        self, engine: NUTS | ChEES, problem: Problem, run: Run, params: Arrays, stop: Interrupt
+    ) -> None:
         self.engine, self.stop = engine, stop
         self.total = engine.num_warmup + engine.num_samples
         self.tick: Callable[..., None] = lambda steps: None
@@ -139,8 +141,8 @@ class Blocks:
             return list(range(len(counts))), engine.num_samples, ""
         if max(counts) == 0:
             raise KeyboardInterrupt(
-                f"{type(engine).__name__}: stopped in warm-up, after {max(done)} of {engine.num_warmup} iterations; there "
-                "are no draws yet" + self._advice()
+                f"{type(engine).__name__}: stopped in warm-up, after {max(done)} of {engine.num_warmup} "
+                "iterations; there are no draws yet" + self._advice()
             )
         length = max(set(counts) - {0}, key=lambda n: n * sum(c >= n for c in counts))
         chains = [i for i, c in enumerate(counts) if c >= length]

@@ -28,11 +28,11 @@ class ChEES(Engine):
     .. math:: \tfrac14\, \mathrm{E}\left[\left(\lVert z' - \mathrm{E} z\rVert^2
               - \lVert z - \mathrm{E} z\rVert^2\right)^2\right],
 
-    the change in the estimator of the expected square (ChEES); their step size goes to an acceptance rate, and
-    in the second half of warm-up the variances of their places become the mass matrix. Averages are over the
-    chains, so that a few hundred iterations are enough. Then all three are held. Each trajectory is that length
-    times a number of a Halton sequence. No chain waits for another's tree, as in NUTS, which makes this the
-    engine for accelerators. Lengths and steps are those of BlackJAX.
+    the change in the estimator of the expected square (ChEES); their step size goes to an acceptance rate,
+    and in the second half of warm-up the variances of their places become the mass matrix. Averages are over
+    the chains, so that a few hundred iterations are enough. Then all three are held. Each trajectory is that
+    length times a number of a Halton sequence. No chain waits for another's tree, as in NUTS, which makes
+    this the engine for accelerators. The rules of adaptation and the moves are BlackJAX's.
 
     Runs on JAX (``backend`` "auto" or "numpyro"): on a twin or a translated program. Chains are spread over
     as many of the process's devices as divide their number.
@@ -55,8 +55,8 @@ class ChEES(Engine):
     checkpoint, checkpoint_every
         A folder for checkpoints, written every so many iterations, as for NUTS.
 
-    With ``init=`` a fit that has draws, chains begin at different draws of it, in coordinates divided by their
-    standard deviations. Ctrl-C ends a run as it does for NUTS.
+    With ``init=`` a fit that has draws, chains begin at different draws of it, in coordinates divided by
+    their standard deviations. Ctrl-C ends a run as it does for NUTS.
 
     Raises
     ------

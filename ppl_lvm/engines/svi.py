@@ -22,6 +22,7 @@ from ppl_lvm.engines._checks import (
 )
 from ppl_lvm.engines._rows import first_rows
 from ppl_lvm.engines._schedules import SCHEDULES
+from ppl_lvm.engines._shares import not_shared
 from ppl_lvm.engines._sources import streamed
 from ppl_lvm.engines.objectives import ELBO, Annealing, Renyi
 from ppl_lvm.families import FAMILY_NAMES, Flow, LowRank
@@ -78,6 +79,13 @@ class SVI(Engine):
         ``fit.meta["restarts"]`` has the objective of each with its error.
     num_draws
         Independent draws of the fitted guide.
+    num_devices
+        On JAX: devices of this process that share the rows of each step (all rows, or those of a batch, which
+        it has to divide). Params are on all of them, and gradients are those of one device to rounding.
+    distributed
+        On Pyro: processes started by ``torchrun`` share the rows of each step in the same way, by
+        ``torch.distributed``. Every process returns the same fit; the first one shows progress and writes
+        checkpoints. ``batch_size`` counts the rows of all processes.
     window, tolerance, early_stop
         Convergence: the mean objective of the last ``window`` steps (a tenth of the run once that is
         more) is compared with that of the window before. The fit has converged when at its end the
@@ -106,6 +114,8 @@ class SVI(Engine):
     checkpoint_every: int = 1
     average: bool = False
     num_restarts: int = 1
+    num_devices: int = 1
+    distributed: bool = False
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
@@ -135,6 +145,8 @@ class SVI(Engine):
         check_flag("early_stop", self.early_stop)
         check_flag("average", self.average)
         check_count("num_restarts", self.num_restarts)
+        check_count("num_devices", self.num_devices)
+        check_flag("distributed", self.distributed)
         if self.learning_rate_decay not in (None, 1):
             check_fraction("learning_rate_decay", self.learning_rate_decay)
         check_choice("schedule", self.schedule, SCHEDULES)
@@ -154,7 +166,7 @@ class SVI(Engine):
 
         reason = no_observed("SVI", problem) or training_reason(self, problem)
         if reason or by_epochs(self, problem):
-            return reason
+            return reason or not_shared(self, problem)
         return (
             no_observed("SVI", problem)
             or unsummable("SVI", problem)
@@ -166,6 +178,7 @@ class SVI(Engine):
             or self._check_batches(problem)
             or backend_or_reason(self.backend, first_rows(self, problem))
             or self._moving_supports(first_rows(self, problem))
+            or not_shared(self, problem)
         )
 
     def _nothing_to_fit(self, problem: Problem) -> str | None:
