@@ -27,6 +27,15 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "0"))
 
 
+def is_first(engine: SVI) -> bool:
+    """Whether this process speaks for all: it shows progress and writes checkpoints."""
+    if not engine.distributed:
+        return True
+    import torch.distributed as dist
+
+    return dist.get_rank() == 0 if dist.is_initialized() else os.environ.get("RANK", "0") == "0"
+
+
 def not_shared(engine: SVI, problem: Problem) -> str | None:
     """Why the rows of a step cannot be shared as asked; None if they can, or if nothing was asked."""
     if not engine.distributed and engine.num_devices == 1:
@@ -70,6 +79,6 @@ def _does_not_split(engine: SVI, problem: Problem) -> str | None:
     size = settled(engine, problem).batch_size or problem.num_data
     if size % count:
         return f"{count} {what} cannot share {size} rows equally; give a batch_size that {count} divides"
-    if engine.distributed and getattr(engine.objective, "free_bits", 0.0) and by_epochs(engine, problem):
+    if engine.distributed and getattr(engine.objective, "free_bits", 0.0) != 0 and by_epochs(engine, problem):
         return "free_bits are of the mean over a whole batch, which no process has; leave out distributed"
     return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ppl_lvm.core import Engine, Problem, Run
+from ppl_lvm.engines._batch_reasons import batches_reason
 from ppl_lvm.engines._checks import (
     backend_or_reason,
     check_choice,
@@ -22,8 +23,7 @@ from ppl_lvm.engines._checks import (
 )
 from ppl_lvm.engines._rows import first_rows
 from ppl_lvm.engines._schedules import SCHEDULES
-from ppl_lvm.engines._shares import not_shared
-from ppl_lvm.engines._sources import streamed
+from ppl_lvm.engines._shares import is_first, not_shared
 from ppl_lvm.engines.objectives import ELBO, Annealing, Renyi
 from ppl_lvm.families import FAMILY_NAMES, Flow, LowRank
 from ppl_lvm.result import Fit
@@ -175,7 +175,7 @@ class SVI(Engine):
             or self._guide_on_jax(problem)
             or self._restarts_on_pyro(problem)
             or self._points_have_no_weights()
-            or self._check_batches(problem)
+            or batches_reason(self, problem)
             or backend_or_reason(self.backend, first_rows(self, problem))
             or self._moving_supports(first_rows(self, problem))
             or not_shared(self, problem)
@@ -226,54 +226,6 @@ class SVI(Engine):
             )
         return None
 
-    def _check_batches(self, problem: Problem) -> str | None:
-        size, rows = self.batch_size, first_rows(self, problem).num_data
-        if self.num_epochs is not None and size is None:
-            return "num_epochs needs batch_size (or give num_steps)"
-        if size is None:
-            return None
-        n = problem.num_data
-        if n is None:
-            return "batch_size needs a data plate: put the observed sites in a pyro.plate"
-        if size > n:
-            return f"batch_size is {size}, but there are only {n} rows"
-        if not problem.batched and problem.model.num_data(problem.data) is not None:
-            return (
-                f"{problem.model.describe()} uses sufficient statistics, so that a step costs the same for "
-                "any number of rows; leave out batch_size"
-            )
-        if not problem.batched:
-            return "batch_size finds no argument along the data plate; name them in Model(batched=(...))"
-        if "stream" in problem.notes and rows != size:
-            return f"batch_size is {size}, and the stream's first batch has {rows} rows; make them equal"
-        if "stream" in problem.notes and self.checkpoint is not None:
-            return (
-                "checkpoint needs data with random access, and a stream cannot be taken up in its middle; "
-                "give an array (a memory-mapped one will do), or leave out checkpoint"
-            )
-        if streamed(problem) and self.guide in ("delta", "laplace"):
-            return f"guide={self.guide!r} ends in a search on all data, which have to be in memory for it"
-        local = [s.name for s in problem.latents(discrete=False) if s.local]
-        outside = [s.name for s in problem.latents() if not s.local]
-        shared = [s.name for s in problem.latents(discrete=True) if not s.local]
-        if shared:
-            return (
-                f"discrete sites {shared} lie outside the data plate, so their sum over values does not "
-                "split over batches; leave out batch_size"
-            )
-        own_guide = self.guide if self.guide is not None else problem.model.pyro.guide
-        if local and not callable(own_guide):
-            return (
-                f"sites {local} have a value per datum, and a guide family would need new parameters for "
-                "every batch; give an amortised guide (a function of the batch), or leave out batch_size"
-            )
-        if isinstance(self.objective, Renyi) and outside:
-            return (
-                f"the Renyi objective under minibatches is no bound while latents outside the data plate "
-                f"({outside}) share the weights; use objective=ELBO(), or leave out batch_size"
-            )
-        return None
-
     def steps_for(self, problem: Problem) -> int:
         """Number of optimiser steps, from num_steps or num_epochs."""
         if self.num_epochs is not None and self.batch_size and problem.num_data:
@@ -284,6 +236,7 @@ class SVI(Engine):
         from ppl_lvm.engines._training import by_epochs, settled
 
         backend, engine = self.backend_for(problem), settled(self, problem)
+        run = dataclasses.replace(run, progress=run.progress and is_first(engine))
         if by_epochs(self, problem):
             from ppl_lvm.engines._svi_amortised import run_epochs
 
