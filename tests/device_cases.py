@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as numpyro_dist
 import pyro
 import pyro.distributions as dist
 import torch
+import torch.distributed as group
 from pyro.optim import PyroOptim
 
 import ppl_lvm as lvm
 from ppl_lvm import NUTS, SVI, ChEES, models
+from ppl_lvm.engines._pyro_ranks import Ranks
 
 RNG = np.random.default_rng(5)
 N = 64
@@ -124,10 +128,53 @@ def both(two: Arrays, one: Arrays) -> Arrays:
     return {f"two/{k}": v for k, v in two.items()} | {f"one/{k}": v for k, v in one.items()}
 
 
-def jax_nuts() -> Arrays:
-    return chains(
-        NUTS(num_warmup=10, num_samples=10, num_chains=4, max_tree_depth=5, chain_method="vectorized")
+def jax_walk() -> Arrays:
+    """What NUTS does with chains on devices, with a random walk for its kernel; and a checkpoint of it."""
+    from ppl_lvm.engines._jax_devices import chain_mesh, copied, placed, split
+    from ppl_lvm.engines._jax_nuts import _on_devices
+    from ppl_lvm.engines._jax_nuts_parts import Chain, ChainPart
+
+    def start(point: Any, key: Any, data: Any, params: Any) -> Chain:
+        del key, data, params
+        return Chain((point,), jnp.zeros((6, 2)), {"lp": jnp.zeros(6)}, jnp.int32(0))
+
+    def advance(chain: Chain, first: Any, last: Any, key: Any, data: Any, params: Any) -> Chain:
+        def body(i: Any, chain: Chain) -> Chain:
+            point = chain.state[0] + data * params * jax.random.normal(jax.random.fold_in(key, i), (2,))
+            lp = {"lp": chain.stats["lp"].at[i].set(-(point**2).sum())}
+            return Chain((point,), chain.draws.at[i].set(point), lp, chain.warmup_steps + 1)
+
+        return jax.lax.fori_loop(first, last, body, chain)
+
+    mesh = chain_mesh(4)
+    assert mesh is not None
+    axes = (0, None, None, 0, None, None)
+    plain = jax.vmap(start, (0, 0, None, None)), jax.vmap(advance, axes)
+    points, keys = jnp.arange(8.0).reshape(4, 2), jax.random.split(jax.random.key(3), 4)
+    given = (jnp.float32(0.5), jnp.float32(2.0))
+
+    def part(programs: Any, points: Any, keys: Any, given: Any) -> ChainPart:
+        where = lambda state: (state[0], -(state[0] ** 2).sum(-1))  # noqa: E731
+        return ChainPart((*map(jax.jit, programs), where), points, keys, given, many=True)
+
+    laid = placed((points, keys), split(mesh))
+    one, two, again = (
+        part(plain, points, keys, given),
+        part(_on_devices(*plain, mesh), *laid, placed(given, copied(mesh))),
+        part(_on_devices(*plain, mesh), *laid, placed(given, copied(mesh))),
     )
+    one.advance(0, 6)
+    two.advance(0, 4)
+    again.restore(two.arrays(4)[0], {})
+    two.advance(4, 6)
+    again.advance(4, 6)
+    lay = [len(p.chain.draws.sharding.device_set) for p in (two, again, one)]
+    found = both(two.kept(6), one.kept(6)) | {f"again/{k}": v for k, v in again.kept(6).items()}
+    return found | {"devices": np.array(lay)}
+
+
+def jax_nuts() -> Arrays:
+    return chains(NUTS(num_warmup=10, num_samples=10, num_chains=4, chain_method="vectorized"))
 
 
 def jax_chees() -> Arrays:
@@ -143,7 +190,10 @@ def jax_svi(model: Any = MODEL, data: Any = LINE, **settings: Any) -> Arrays:
     def keep(self: Any, *args: Any) -> None:
         begin(self, *args)
         made.append(self)
+        if self.mesh is not None:
+            self.block = watched(self.block, sums)
 
+    sums: Arrays = {}
     given = {"backend": "numpyro", "num_steps": 20, "window": 20, "num_draws": 20, **settings}
     JaxStepper.__init__ = keep  # type: ignore[method-assign]
     try:
@@ -151,7 +201,18 @@ def jax_svi(model: Any = MODEL, data: Any = LINE, **settings: Any) -> Arrays:
     finally:
         JaxStepper.__init__ = begin  # type: ignore[method-assign]
     rows = [len(v.sharding.device_set) for m in made[:1] for v in m.data.values()]
-    return both(*fits) | {"devices": np.array(rows)}
+    return both(*fits) | {"devices": np.array(rows)} | sums
+
+
+def watched(block: Any, found: Arrays) -> Any:
+    """A compiled block that counts what its program says between devices."""
+
+    def call(*args: Any) -> Any:
+        program = block.lower(*args).compile()
+        found.update({k: np.array(program.as_text().count(f" {k}(")) for k in ("all-reduce", "all-gather")})
+        return program(*args)
+
+    return call
 
 
 def jax_full() -> Arrays:
@@ -204,6 +265,24 @@ TORCH: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
+@contextmanager
+def rows_seen() -> Iterator[set[int]]:
+    """How many rows a process keeps of a step's."""
+    seen: set[int] = set()
+    share = Ranks.share
+
+    def look(self: Any, rows: Any) -> Any:
+        own = share(self, rows)
+        seen.add(len(own))
+        return own
+
+    Ranks.share = look  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        Ranks.share = share  # type: ignore[method-assign]
+
+
 def torch_case(name: str, *, distributed: bool, **more: Any) -> Arrays:
     """Params, losses and the gradients of the first steps."""
     model, data, settings = TORCH[name]
@@ -214,20 +293,19 @@ def torch_case(name: str, *, distributed: bool, **more: Any) -> Arrays:
     return arrays_of(fit) | first
 
 
-def torch_all() -> Arrays:
-    import torch.distributed as group
+def torch_shared(name: str) -> Arrays:
+    with rows_seen() as rows:
+        out = torch_case(name, distributed=True)
+    return out | {"rank": np.array(group.get_rank()), "rows": np.array(sorted(rows))}
 
-    out = {f"{n}/{k}": v for n in TORCH for k, v in torch_case(n, distributed=True).items()}
-    return out | {"rank": np.array(group.get_rank()), "size": np.array(group.get_world_size())}
 
-
-CASES: dict[str, Callable[[], Arrays]] = {
-    f.__name__: f for f in (jax_nuts, jax_chees, jax_full, jax_batches, jax_restarts, jax_vae, torch_all)
+JAX = (jax_walk, jax_nuts, jax_chees, jax_full, jax_batches, jax_restarts, jax_vae)
+CASES: dict[str, Callable[[], Arrays]] = {f.__name__: f for f in JAX} | {
+    f"torch_{name}": functools.partial(torch_shared, name) for name in TORCH
 }
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")
     names, out = sys.argv[1].split(","), Path(sys.argv[2])
     for case in names:
         found = CASES[case]()

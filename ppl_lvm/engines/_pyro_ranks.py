@@ -1,7 +1,8 @@
 """Processes that share the rows of each step, by ``torch.distributed``; all else they do alike.
 
 Every process is seeded equally and holds all params. It takes its part of the rows of a step, and gradients
-are averaged over processes: with the sites of rows scaled to all data, that is the gradient of the joined batch.
+are averaged over processes. With the sites of rows scaled to all data, that is the gradient of the joined
+batch.
 """
 
 from __future__ import annotations
