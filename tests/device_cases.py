@@ -299,8 +299,31 @@ def torch_shared(name: str) -> Arrays:
     return out | {"rank": np.array(group.get_rank()), "rows": np.array(sorted(rows))}
 
 
+def torch_resumed() -> Arrays:
+    """A run of two processes that goes on from a checkpoint, one that was not stopped, and who wrote."""
+    from ppl_lvm.engines._checkpoint import Checkpoint
+
+    folder, saved, save = Path(sys.argv[2]) / "checkpoint", [], Checkpoint.save
+
+    def count(self: Any, *args: Any) -> None:
+        saved.append(self.path)
+        save(self, *args)
+
+    settings = {"window": 10, "learning_rate_decay": 1.0, "early_stop": False, "batch_size": 32}
+    own = {"backend": "pyro", "num_draws": 20, "distributed": True, **settings}
+    Checkpoint.save = count  # type: ignore[method-assign]
+    try:
+        lvm.fit(LOCAL, LINE["y"], SVI(num_steps=10, checkpoint=str(folder), **own), seed=2)
+        resumed = lvm.fit(LOCAL, LINE["y"], SVI(num_steps=20, checkpoint=str(folder), **own), seed=2)
+    finally:
+        Checkpoint.save = save  # type: ignore[method-assign]
+    whole = lvm.fit(LOCAL, LINE["y"], SVI(num_steps=20, **own), seed=2)
+    found = both(arrays_of(resumed), arrays_of(whole))
+    return found | {"rank": np.array(group.get_rank()), "saved": np.array(len(saved))}
+
+
 JAX = (jax_walk, jax_nuts, jax_chees, jax_full, jax_batches, jax_restarts, jax_vae)
-CASES: dict[str, Callable[[], Arrays]] = {f.__name__: f for f in JAX} | {
+CASES: dict[str, Callable[[], Arrays]] = {f.__name__: f for f in (*JAX, torch_resumed)} | {
     f"torch_{name}": functools.partial(torch_shared, name) for name in TORCH
 }
 

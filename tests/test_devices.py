@@ -20,7 +20,7 @@ TESTS = Path(__file__).resolve().parent
 REPO = TESTS.parent
 Arrays = dict[str, np.ndarray]
 SLOW_JAX = ("jax_nuts", "jax_chees", "jax_full", "jax_restarts", "jax_vae")
-SLOW_TORCH = ("torch_full", "torch_batches")
+SLOW_TORCH = ("torch_full", "torch_batches", "torch_resumed")
 
 
 def started(command: list[str], **env: str) -> None:
@@ -184,6 +184,17 @@ def _two_processes_as_one(name: str, ranks: list[Arrays]) -> None:
     assert {"loss", "evidence", "gradient 0 0", "gradient 1 0"} <= one.keys()
     assert_close(part(ranks[0], "gradient"), part(one, "gradient"), 1e-10)
     assert_close(ranks[0], one, 1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_a_checkpoint(slow_torch_runs: dict[str, list[Arrays]]) -> None:
+    """To the same bits; the first process alone writes it, after each of two windows."""
+    first, second = slow_torch_runs["torch_resumed"]
+    assert (int(first["saved"]), int(second["saved"])) == (2, 0)
+    for found in (first, second):
+        resumed, whole = part(found, "two/"), part(found, "one/")
+        assert whole["loss"].size == 20
+        assert all(np.array_equal(resumed[k], whole[k]) for k in whole)
 
 
 # ---- refusals ------------------------------------------------------------------------------------
