@@ -322,8 +322,19 @@ def torch_resumed() -> Arrays:
     return found | {"rank": np.array(group.get_rank()), "saved": np.array(len(saved))}
 
 
+def torch_differ() -> Arrays:
+    """What each of two processes says that were given different seeds, and then different rows."""
+    rank, said = group.get_rank(), []
+    for seed, y in ((rank, LINE["y"]), (0, LINE["y"] + rank)):
+        try:
+            lvm.fit(LOCAL, y, SVI(distributed=True, num_steps=20, window=10, num_draws=20), seed=seed)
+        except ValueError as error:
+            said.append(str(error))
+    return {"rank": np.array(rank), "said": np.array(said)}
+
+
 JAX = (jax_walk, jax_nuts, jax_chees, jax_full, jax_batches, jax_restarts, jax_vae)
-CASES: dict[str, Callable[[], Arrays]] = {f.__name__: f for f in (*JAX, torch_resumed)} | {
+CASES: dict[str, Callable[[], Arrays]] = {f.__name__: f for f in (*JAX, torch_resumed, torch_differ)} | {
     f"torch_{name}": functools.partial(torch_shared, name) for name in TORCH
 }
 

@@ -20,7 +20,7 @@ TESTS = Path(__file__).resolve().parent
 REPO = TESTS.parent
 Arrays = dict[str, np.ndarray]
 SLOW_JAX = ("jax_nuts", "jax_chees", "jax_full", "jax_restarts", "jax_vae")
-SLOW_TORCH = ("torch_full", "torch_batches", "torch_resumed")
+SLOW_TORCH = ("torch_full", "torch_batches", "torch_resumed", "torch_differ")
 
 
 def started(command: list[str], **env: str) -> None:
@@ -195,6 +195,14 @@ def test_two_processes_go_on_from_a_checkpoint(slow_torch_runs: dict[str, list[A
         resumed, whole = part(found, "two/"), part(found, "one/")
         assert whole["loss"].size == 20
         assert all(np.array_equal(resumed[k], whole[k]) for k in whole)
+
+
+@pytest.mark.slow
+def test_processes_that_differ_are_told(slow_torch_runs: dict[str, list[Arrays]]) -> None:
+    for found in slow_torch_runs["torch_differ"]:
+        seeds, rows = found["said"].tolist()
+        assert "processes differ in ['seed']" in seeds
+        assert "processes differ in ['y']" in rows
 
 
 # ---- refusals ------------------------------------------------------------------------------------
