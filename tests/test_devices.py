@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import device_cases as cases
+import device_cases  # at collection: it imports JAX, which draws from NumPy's generator
 import numpy as np
+import process_cases as cases
 import pytest
 
 import ppl_lvm as lvm
@@ -52,7 +53,7 @@ def torchrun(folder: Path, *names: str) -> dict[str, list[Arrays]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     where = ["--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
-    script = [str(TESTS / "device_cases.py"), ",".join(names), str(folder)]
+    script = [str(TESTS / "process_cases.py"), ",".join(names), str(folder)]
     started(["-m", "torch.distributed.run", *where, *script], OMP_NUM_THREADS="1")
     return {name: [read(folder, f"{name}_{rank}") for rank in (0, 1)] for name in names}
 
@@ -221,12 +222,12 @@ def test_what_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     engine, words = REFUSED[name]
     with pytest.raises(ValueError, match=words):
-        lvm.fit(cases.MODEL, cases.LINE, engine)
+        lvm.fit(device_cases.MODEL, cases.LINE, engine)
 
 
 SHARED: dict[str, tuple[Any, Any, SVI, str]] = {
     "rows that do not divide": (
-        cases.MODEL,
+        device_cases.MODEL,
         cases.LINE,
         SVI(distributed=True, batch_size=31),
         "2 processes cannot share 31 rows",
@@ -238,7 +239,7 @@ SHARED: dict[str, tuple[Any, Any, SVI, str]] = {
         "a value per datum.*leave out distributed",
     ),
     "a Renyi bound of shared latents": (
-        cases.MODEL,
+        device_cases.MODEL,
         cases.LINE,
         SVI(distributed=True, objective=Renyi()),
         "is no bound.*leave out distributed",
