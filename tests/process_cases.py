@@ -1,4 +1,4 @@
-"""Runs of processes of torchrun, for tests/test_devices.py: ``process_cases.py NAMES FOLDER``, without JAX."""
+"""Runs of torchrun's processes, for tests/test_devices.py: ``process_cases.py NAMES FOLDER``, without JAX."""
 
 from __future__ import annotations
 
