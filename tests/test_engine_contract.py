@@ -108,6 +108,8 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "checkpoint_every": [0, 1.5],
         "average": ["no", 2, None],
         "num_restarts": [0, 1.5, None],
+        "num_devices": [0, 1.5, None],
+        "distributed": ["yes", 2, None],
     },
     ImportanceSampling: {
         "num_samples": [0, 5, 100.0, True, None],
@@ -132,7 +134,7 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
     },
     ChEES: {
         "backend": ["pyro", "jax", None],
-        "num_chains": [0, 8, 100.5, None, 40],
+        "num_chains": [0, 8, 100.5, None],
         "num_warmup": [-1, 10.5, None],
         "num_samples": [0, 10.5, True],
         "num_starts": [1, 3, 2.5, "two"],
