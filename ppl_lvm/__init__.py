@@ -63,6 +63,7 @@ _HOME = {
     "Flow": "families",
     "LowRank": "families",
     "NUTS": "engines.nuts",
+    "ChEES": "engines.chees",
     "ImportanceSampling": "engines.importance",
     "EM": "engines.em",
     "MAP": "engines.optimum",
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     from ppl_lvm.core import AbstractModel, Engine, Evidence, Model, Outcome, Program, Status
     from ppl_lvm.dimension import choose_dimension
     from ppl_lvm.dispersed import SpotCheck, SpotResult, spot_check
+    from ppl_lvm.engines.chees import ChEES
     from ppl_lvm.engines.em import EM
     from ppl_lvm.engines.importance import ImportanceSampling
     from ppl_lvm.engines.nuts import NUTS

@@ -31,7 +31,7 @@ class Effort:
 def effort_of(fit: Fit) -> Effort:
     """The evaluations that a fit took, from its own record (works on loaded fits).
 
-    - NUTS: leapfrog steps over all chains, warm-up included.
+    - NUTS, ChEES: leapfrog steps over all chains, warm-up included.
     - SVI: optimiser steps times particles; then one density for the weight of each draw of the guide.
     - ImportanceSampling: no gradient, one density for the weight of each draw.
     - SMC, AIS: gradients of all moves of all particles at all temperatures, without the pilot run (a move of
@@ -77,6 +77,7 @@ def _annealing(fit: Fit) -> Effort:
 
 _WAYS = {
     "NUTS": _nuts,
+    "ChEES": _nuts,
     "SVI": _svi,
     "ImportanceSampling": _importance,
     "SMC": _annealing,

@@ -30,6 +30,7 @@ from ppl_lvm import (
     NUTS,
     SMC,
     SVI,
+    ChEES,
     ImportanceSampling,
     Laplace,
     Pathfinder,
@@ -107,6 +108,8 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "checkpoint_every": [0, 1.5],
         "average": ["no", 2, None],
         "num_restarts": [0, 1.5, None],
+        "num_devices": [0, 1.5, None],
+        "distributed": ["yes", 2, None],
     },
     ImportanceSampling: {
         "num_samples": [0, 5, 100.0, True, None],
@@ -126,6 +129,17 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "num_starts": [1, 3, 2.5, "two"],
         "by_datum": ["yes", 2],
         "transport": ["yes", 2, None],
+        "checkpoint": [3, True],
+        "checkpoint_every": [0, 1.5],
+    },
+    ChEES: {
+        "backend": ["pyro", "jax", None],
+        "num_chains": [0, 8, 100.5, None],
+        "num_warmup": [-1, 10.5, None],
+        "num_samples": [0, 10.5, True],
+        "num_starts": [1, 3, 2.5, "two"],
+        "target_accept": [0.0, 1.0, np.nan, "0.8"],
+        "max_steps": [0, 2.5, None],
         "checkpoint": [3, True],
         "checkpoint_every": [0, 1.5],
     },
@@ -416,7 +430,7 @@ def test_another_seed_gives_other_draws(name: str) -> None:
         assert not np.isin(a[site].values, b[site].values).all(), site
 
 
-@pytest.mark.parametrize("name", [n for n in DRAWING if n.startswith("NUTS")])
+@pytest.mark.parametrize("name", [n for n in DRAWING if n.startswith(("NUTS", "ChEES"))])
 def test_chains_differ(name: str) -> None:
     loc = tiny_fit(name).posterior["loc"].values
     assert not np.isin(loc[0], loc[1]).any()
@@ -532,7 +546,7 @@ def test_draws_lie_in_the_supports(name: str) -> None:
 @pytest.mark.parametrize("name", DRAWING)
 def test_numbers_of_draws(name: str) -> None:
     engine, sizes = TINY_ENGINES[name], tiny_fit(name).posterior.sizes
-    if isinstance(engine, NUTS):
+    if isinstance(engine, (NUTS, ChEES)):
         assert (sizes["chain"], sizes["draw"]) == (engine.num_chains, engine.num_samples)
     else:
         wanted = {
@@ -563,7 +577,7 @@ def test_the_fit_says_what_was_done(name: str) -> None:
 @pytest.mark.parametrize("name", TINY_ENGINES)
 def test_evidence_says_its_kind_and_error(name: str) -> None:
     evidence, engine = tiny_fit(name).evidence, TINY_ENGINES[name]
-    kinds = {EM: None, MAP: None, NUTS: None, SVI: "lower_bound", Laplace: "lower_bound"}
+    kinds = {EM: None, MAP: None, NUTS: None, ChEES: None, SVI: "lower_bound", Laplace: "lower_bound"}
     kinds |= dict.fromkeys((ImportanceSampling, Pathfinder, SMC, AIS), "estimate")
     if kinds[type(engine)] is None:
         assert evidence is None

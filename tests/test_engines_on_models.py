@@ -36,6 +36,7 @@ def test_the_lists_are_not_empty() -> None:
         "SVI",
         "ImportanceSampling",
         "NUTS",
+        "ChEES",
         "SMC",
         "AIS",
         "MAP",

@@ -139,7 +139,7 @@ FAULTS: dict[str, tuple[Any, Any, Expected]] = {
     "K > N": (models.GaussianMixture(5, "diag"), ROWS[:3], {"*": "5 components"}),
 }
 # What takes seconds of compilation to give a result is tried with the slow tests.
-COMPILED = {"SVI-numpyro", "NUTS-numpyro", "SMC", "AIS", "Pathfinder", "MAP"}
+COMPILED = {"SVI-numpyro", "NUTS-numpyro", "ChEES", "SMC", "AIS", "Pathfinder", "MAP"}
 
 
 def wanted(fault: str, engine: str) -> str:

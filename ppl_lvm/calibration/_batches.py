@@ -10,7 +10,7 @@ import numpy as np
 
 from ppl_lvm.calibration._simulate import Task, draw_truth, fit_and_rank, seed_words, simulate
 from ppl_lvm.core import Engine, Problem, Run
-from ppl_lvm.engines.nuts import NUTS, _status
+from ppl_lvm.engines.nuts import NUTS, chain_status
 from ppl_lvm.fitting import prepare
 from ppl_lvm.result import Fit, chain_dataset
 
@@ -40,7 +40,7 @@ class Drawn(Engine):
             problem=problem,
             draws=chain_dataset(problem, self.values, kind="chain"),
             sample_stats=chain_dataset(None, self.stats, kind="chain"),
-            status=_status(self.stats),
+            status=chain_status(self.stats),
         )
 
 

@@ -1,5 +1,6 @@
 """Inference engines: one file each. Adding an engine is its file and one line here."""
 
+from ppl_lvm.engines.chees import ChEES
 from ppl_lvm.engines.em import EM
 from ppl_lvm.engines.importance import ImportanceSampling
 from ppl_lvm.engines.nuts import NUTS
@@ -19,6 +20,7 @@ __all__ = [
     "SVI",
     "Amortized",
     "Annealing",
+    "ChEES",
     "Flow",
     "ImportanceSampling",
     "Laplace",

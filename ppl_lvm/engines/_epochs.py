@@ -22,6 +22,7 @@ from ppl_lvm.engines._checkpoint import Checkpoint
 from ppl_lvm.engines._identity import identity
 from ppl_lvm.engines._interrupt import Interrupt, interruptible
 from ppl_lvm.engines._schedules import learning_rates, weights_at
+from ppl_lvm.engines._shares import is_first
 from ppl_lvm.progress import bar
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def train(
     plan = _Plan(engine, run, rows, held, size)
     history, checkpoint = _resumed(engine, problem, run, trainer)
     outcome, seconds = Outcome.OK, time.perf_counter()
-    with interruptible() as stop, bar(plan.total, f"SVI ({label})", run.progress) as tick:
+    with (
+        interruptible(alone=not engine.distributed) as stop,
+        bar(plan.total, f"SVI ({label})", run.progress) as tick,
+    ):
         tick(history.num_epochs * plan.steps)
         while history.num_epochs < plan.epochs:
             if _out_of_patience(engine, history):
@@ -97,7 +101,11 @@ def train(
                 outcome = Outcome.INTERRUPTED
                 break
             last = history.num_epochs == plan.epochs
-            if checkpoint is not None and (last or history.num_epochs % engine.checkpoint_every == 0):
+            if (
+                checkpoint is not None
+                and is_first(engine)
+                and (last or history.num_epochs % engine.checkpoint_every == 0)
+            ):
                 _save(checkpoint, trainer, history)
     params = history.best if history.best else trainer.params()
     details = {"epochs": float(history.num_epochs), "steps": float(sum(len(s) for s in history.steps))}

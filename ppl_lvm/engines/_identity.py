@@ -22,7 +22,7 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
 def identity(engine: SVI, problem: Problem, run: Run, left_out: Iterable[str]) -> dict[str, Any]:
     """The run's settings but ``left_out``, and fingerprints of what they are applied to."""
-    skipped = {"checkpoint", "checkpoint_every", "num_draws", *left_out}
+    skipped = {"checkpoint", "checkpoint_every", "num_draws", "num_devices", "distributed", *left_out}
     own = {f.name: getattr(engine, f.name) for f in dataclasses.fields(engine) if f.name not in skipped}
     if callable(own["guide"]):  # its repr is an address
         own["guide"] = f"{_name(own['guide'])} {program_digest(own['guide'])}"

@@ -19,10 +19,14 @@ class Interrupt:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    """Within, the first SIGINT sets ``requested``; outside the main thread, which has no signals, nothing."""
+def interruptible(*, alone: bool = True) -> Iterator[Interrupt]:
+    """Within, the first SIGINT sets ``requested``; outside the main thread, which has no signals, nothing.
+
+    A process that is not ``alone`` is left to end as any program does: if it stopped by itself, the others
+    would wait for it.
+    """
     state = Interrupt()
-    if threading.current_thread() is not threading.main_thread():
+    if not alone or threading.current_thread() is not threading.main_thread():
         yield state
         return
     before: Any = signal.getsignal(signal.SIGINT)

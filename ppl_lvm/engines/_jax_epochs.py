@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 
 from ppl_lvm.backends._numpyro import cached, signature, split_arguments
 from ppl_lvm.backends._numpyro_amortised import AmortisedPrograms, programs_of
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._epochs import Arrays, starting_params
 from ppl_lvm.engines._interrupt import Interrupt
+from ppl_lvm.engines._jax_devices import ROW, copied, mesh_of, placed, rows_split
 from ppl_lvm.engines._jax_objectives import objective_of, parts_of
 
 if TYPE_CHECKING:
@@ -38,6 +40,13 @@ class JaxTrainer:
         self.free = {n: specs[n].unconstrain(jnp.asarray(v, dtype)) for n, v in start.items()}
         self.state = optax.scale_by_adam().init(self.free)
         self.batched = problem.batched
+        self.mesh = mesh_of(engine.num_devices, ROW)
+        self.data, self.grey, self.fixed = self._on_each((self.data, self.grey, self.fixed))
+        self.free, self.state = self._on_each((self.free, self.state))
+
+    def _on_each(self, tree: Any) -> Any:
+        """The whole of it on every device that shares the rows of a step."""
+        return tree if self.mesh is None else placed(tree, copied(self.mesh))
 
     def epoch(
         self, seed: int, order: np.ndarray, rates: np.ndarray, betas: np.ndarray, stop: Interrupt
@@ -53,10 +62,12 @@ class JaxTrainer:
 
     def _compiled(self, plan: Any) -> Callable[..., Any]:
         e = self.engine
-        settings = (e.objective, e.clip_norm)
+        settings = (e.objective, e.clip_norm, self.mesh)
         arguments = (self.free, self.data, self.grey, self.fixed, plan)
         key = ("epoch", self.programs.key, settings, self.batched, signature(arguments))
-        return cached(key, lambda: jax.jit(_epoch(e, self.programs, self.batched), donate_argnums=(0, 1)))
+        layout = None if self.mesh is None else copied(self.mesh)
+        epoch = _epoch(e, self.programs, self.batched, self.mesh)
+        return cached(key, lambda: jax.jit(epoch, donate_argnums=(0, 1), out_shardings=layout))
 
     def validate(self, rows: np.ndarray, seed: int) -> np.ndarray:
         size = min(int(self.engine.batch_size or len(rows)), len(rows))
@@ -86,8 +97,8 @@ class JaxTrainer:
         def part(prefix: str) -> dict[str, Any]:
             return {n: jnp.asarray(arrays[f"{prefix}/{n}"]) for n in self.free}
 
-        self.state = self.state._replace(count=jnp.asarray(arrays["count"]), mu=part("mu"), nu=part("nu"))
-        self.free = part("free")
+        state = self.state._replace(count=jnp.asarray(arrays["count"]), mu=part("mu"), nu=part("nu"))
+        self.free, self.state = self._on_each((part("free"), state))
 
     def params(self) -> Arrays:
         return {n: np.asarray(v) for n, v in constrained(self.programs, self.free).items()}
@@ -101,7 +112,9 @@ def _rows(data: Any, batched: tuple[str, ...], rows: Any) -> dict[str, Any]:
     return {k: v[rows] if k in batched else v for k, v in data.items()}
 
 
-def _epoch(engine: SVI, programs: AmortisedPrograms, batched: tuple[str, ...]) -> Callable[..., Any]:
+def _epoch(
+    engine: SVI, programs: AmortisedPrograms, batched: tuple[str, ...], mesh: Mesh | None
+) -> Callable[..., Any]:
     adam = optax.scale_by_adam()
     objective = objective_of(engine.objective, programs)
 
@@ -116,6 +129,7 @@ def _epoch(engine: SVI, programs: AmortisedPrograms, batched: tuple[str, ...]) -
             for j, (name, probability) in enumerate(sorted(grey.items())):
                 drawn = jax.random.fold_in(jax.random.fold_in(pixels, i), j)
                 batch[name] = jax.random.bernoulli(drawn, probability[rows]).astype(probability.dtype)
+            batch = rows_split(batch, batched, mesh)
             (_, parts), slope = objective(free, fixed, jax.random.fold_in(key, i), batch, beta)
             if engine.clip_norm is not None:
                 norm = optax.global_norm(slope)

@@ -16,11 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 
 from ppl_lvm.backends._numpyro import cached, density_of, signature
 from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._jax_devices import all_split, chain_mesh, copied, placed, shaped, split
 from ppl_lvm.engines._jax_kernels import KERNELS, WHERE
 from ppl_lvm.engines._jax_metric import starting_metric
 from ppl_lvm.engines._jax_nuts_parts import DRAWS, WARMUP, Chain, ChainPart, by_chain
@@ -79,7 +81,11 @@ def _run_chains(
     if method == "auto":
         method = "threads" if jax.default_backend() == "cpu" else "vectorized"
     together = method == "vectorized"
-    start, advance = _compiled(engine, density, data, params, points, keys, together)
+    mesh = chain_mesh(engine.num_chains) if together else None
+    if mesh is not None:
+        points, keys = placed((points, keys), split(mesh))
+        data, params = placed((data, params), copied(mesh))
+    start, advance = _compiled(engine, density, data, params, points, keys, together, mesh)
     programs, given, count = (start, advance, WHERE[engine.kernel]), (data, params), engine.num_chains
     total = (engine.num_warmup + engine.num_samples) * (1 if together else count)
     with blocks(engine, problem, run, held, total) as plan:
@@ -112,11 +118,18 @@ def _in_threads(one: Callable[[int], Any], count: int, method: str) -> list[Any]
 
 
 def _compiled(
-    engine: NUTS, density: Density, data: Any, params: Any, points: Any, keys: Any, vectorized: bool
+    engine: NUTS,
+    density: Density,
+    data: Any,
+    params: Any,
+    points: Any,
+    keys: Any,
+    vectorized: bool,
+    mesh: Mesh | None = None,
 ) -> tuple[Callable, Callable]:
     """(start, advance) compiled ahead of time, so that threads share one executable."""
     steps = (engine.num_warmup, engine.num_samples, engine.target_accept, engine.max_tree_depth)
-    layout = engine.num_chains if vectorized else 0
+    layout = (engine.num_chains if vectorized else 0, mesh)
     settings = (*steps, engine.dense_mass, engine.kernel, layout)
     key = ("nuts", density.key, settings, signature((data, params)))
 
@@ -125,14 +138,26 @@ def _compiled(
         if vectorized:
             start = jax.vmap(start, in_axes=(0, 0, None, None))
             advance = jax.vmap(advance, in_axes=(0, None, None, 0, None, None))
+        if mesh is not None:
+            start, advance = _on_devices(start, advance, mesh)
         point, chain_key = (points, keys) if vectorized else (points[0], keys[0])
         begin = jax.jit(start).lower(point, chain_key, data, params).compile()
         chain = jax.eval_shape(start, point, chain_key, data, params)
+        if mesh is not None:
+            chain = shaped(chain, all_split(chain, mesh))
         step = np.int32(0)
         go = jax.jit(advance, donate_argnums=(0,)).lower(chain, step, step, chain_key, data, params).compile()
         return begin, go
 
     return cached(key, build)
+
+
+def _on_devices(start: Callable, advance: Callable, mesh: Mesh) -> tuple[Callable, Callable]:
+    """Programs of chains along a leading axis, each device with its own: none waits for another's trees."""
+    own, whole = split(mesh).spec, copied(mesh).spec
+    begin = jax.shard_map(start, mesh=mesh, in_specs=(own, own, whole, whole), out_specs=own, check_vma=False)
+    specs = (own, whole, whole, own, whole, whole)
+    return begin, jax.shard_map(advance, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False)
 
 
 def _program(engine: NUTS, density: Density, *, informed: bool = False) -> tuple[Callable, Callable]:

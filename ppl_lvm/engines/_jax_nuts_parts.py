@@ -82,7 +82,7 @@ class ChainPart:
         size = min(whole.shape[self._axis], kept.shape[self._axis])
         cut = (slice(None),) * self._axis + (slice(0, size),)
         whole[cut] = kept[cut]
-        return jnp.asarray(whole)
+        return jax.device_put(whole, buffer.sharding)
 
 
 def by_chain(found: Arrays, count: int) -> list[Arrays]:
@@ -104,5 +104,6 @@ def _like(value: Any, stored: np.ndarray) -> Any:
     if own.shape != stored.shape or own.dtype != stored.dtype:
         raise ValueError(f"{stored.dtype}{stored.shape} where {own.dtype}{own.shape} is expected")
     if _is_key(value):
-        return jax.random.wrap_key_data(jnp.asarray(stored), impl=jax.random.key_impl(value))
-    return jnp.asarray(stored)
+        key = jax.random.wrap_key_data(jnp.asarray(stored), impl=jax.random.key_impl(value))
+        return jax.device_put(key, value.sharding)
+    return jax.device_put(stored, value.sharding)

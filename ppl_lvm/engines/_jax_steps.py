@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 
 from ppl_lvm.backends._jax_guide import Guide
 from ppl_lvm.backends._jax_guides import guide_key
@@ -20,6 +21,7 @@ from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._batches import Batches
 from ppl_lvm.engines._checkpoint import Arrays
 from ppl_lvm.engines._interrupt import Interrupt
+from ppl_lvm.engines._jax_devices import ROW, copied, mesh_of, placed, rows_split, split
 from ppl_lvm.engines._jax_weights import is_split, split_log_joint
 from ppl_lvm.engines._sources import Source
 from ppl_lvm.engines._steps import check_same_params
@@ -64,6 +66,7 @@ class JaxStepper:
     ) -> None:
         """``guides`` are the same but for their starts: one for each restart."""
         self.data, self.key, self.source = data, jax.random.key(run.word(22)), source
+        self.mesh = mesh_of(engine.num_devices, ROW)
         self.num_restarts, guide = len(guides), guides[0]
         together = self.num_restarts > 1
         self.batched = problem.batched
@@ -73,8 +76,8 @@ class JaxStepper:
             Trained(g.init(jax.random.fold_in(first, i) if i else first), free) for i, g in enumerate(guides)
         ]
         optimiser = _optimiser(engine, engine.steps_for(problem))
-        copied = jax.tree_util.tree_map(jnp.array, starts[0])  # they are donated
-        self.params = jax.tree_util.tree_map(lambda *v: jnp.stack(v), *starts) if together else copied
+        alone = jax.tree_util.tree_map(jnp.array, starts[0])  # they are donated
+        self.params = jax.tree_util.tree_map(lambda *v: jnp.stack(v), *starts) if together else alone
         self.state = jax.vmap(optimiser.init)(self.params) if together else optimiser.init(self.params)
         self.mean = jax.tree_util.tree_map(jnp.array, self.params) if engine.average else None
         if together:
@@ -85,6 +88,8 @@ class JaxStepper:
             self.longest = min(engine.window, max(1, _AHEAD // max(row, 1)))
         elif engine.batch_size is not None and problem.num_data is not None:
             self.batches = Batches(run.seed, problem.num_data, engine.batch_size)
+        if self.mesh is not None:
+            self._lay_out(self.mesh)
         settings = dataclasses.replace(engine, **_IN_USE)
         own = (
             together,
@@ -103,8 +108,17 @@ class JaxStepper:
                     together,
                 ),
                 donate_argnums=(0, 1, 2),
+                out_shardings=None if self.mesh is None else copied(self.mesh),
             ),
         )
+
+    def _lay_out(self, mesh: Mesh) -> None:
+        """Params and state on every device; rows cut where each step takes all of them, else batches are."""
+        self.params, self.state, self.mean = placed(self._all(), copied(mesh))
+        if self.source is None:
+            rows = copied(mesh) if self.batches is not None else split(mesh)
+            own = {k: placed(v, rows) for k, v in self.data.items() if k in self.batched}
+            self.data = {k: own[k] if k in own else placed(v, copied(mesh)) for k, v in self.data.items()}
 
     def steps(self, first: int, count: int, begin: int | None, stop: Interrupt) -> np.ndarray:
         del stop  # a compiled block is not interrupted; what was asked meanwhile is seen after it
@@ -117,7 +131,8 @@ class JaxStepper:
 
     def finish(self, best: int, averaged: bool) -> None:
         kept = self.mean if averaged else self.params
-        self.params = jax.tree_util.tree_map(lambda v: v[best], kept) if self.num_restarts > 1 else kept
+        kept = jax.tree_util.tree_map(lambda v: v[best], kept) if self.num_restarts > 1 else kept
+        self.params = kept if self.mesh is None else jax.tree_util.tree_map(jnp.asarray, jax.device_get(kept))
 
     def _steps(self, first: int, count: int, begin: int) -> np.ndarray:
         data, order = self.data, None
@@ -143,7 +158,7 @@ class JaxStepper:
         own = self._all()
         names = _named(own)
         check_same_params(arrays, names, "")
-        leaves = [jnp.asarray(arrays[name]) for name in names]
+        leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in names.items()]
         structure = jax.tree_util.tree_structure(own)
         self.params, self.state, self.mean = jax.tree_util.tree_unflatten(structure, leaves)
 
@@ -165,7 +180,7 @@ def _block(
 ) -> Callable[..., Any]:
     """``stacked`` says that the data of each step come as a row of arrays, instead of by ``order``."""
     loss = loss_of(engine, problem, density, guide)
-    batched = problem.batched
+    batched, mesh = problem.batched, mesh_of(engine.num_devices, ROW)
 
     def block(
         params: Any,
@@ -187,6 +202,7 @@ def _block(
                 batch = {k: v[i] if k in batched else v for k, v in data.items()}
             elif order is not None:
                 batch = {k: v[order[i]] if k in batched else v for k, v in data.items()}
+            batch = rows_split(batch, batched, mesh)
             value, slope = jax.value_and_grad(loss)(params, jax.random.fold_in(key, first + i), batch)
             updates, state = optimiser.update(slope, state, params)
             params = optax.apply_updates(params, updates)

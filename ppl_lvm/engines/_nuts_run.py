@@ -25,6 +25,7 @@ from ppl_lvm.engines._interrupt import Interrupt, interruptible
 from ppl_lvm.progress import bar
 
 if TYPE_CHECKING:
+    from ppl_lvm.engines.chees import ChEES
     from ppl_lvm.engines.nuts import NUTS
 
 _LOG = logging.getLogger("ppl_lvm")
@@ -59,7 +60,9 @@ class Drawn(NamedTuple):
 class Blocks:
     """The run of all parts: settings, the user's wish to stop, checkpoints and the progress bar."""
 
-    def __init__(self, engine: NUTS, problem: Problem, run: Run, params: Arrays, stop: Interrupt) -> None:
+    def __init__(
+        self, engine: NUTS | ChEES, problem: Problem, run: Run, params: Arrays, stop: Interrupt
+    ) -> None:
         self.engine, self.stop = engine, stop
         self.total = engine.num_warmup + engine.num_samples
         self.tick: Callable[..., None] = lambda steps: None
@@ -138,8 +141,8 @@ class Blocks:
             return list(range(len(counts))), engine.num_samples, ""
         if max(counts) == 0:
             raise KeyboardInterrupt(
-                f"NUTS: stopped in warm-up, after {max(done)} of {engine.num_warmup} iterations; there "
-                "are no draws yet" + self._advice()
+                f"{type(engine).__name__}: stopped in warm-up, after {max(done)} of {engine.num_warmup} "
+                "iterations; there are no draws yet" + self._advice()
             )
         length = max(set(counts) - {0}, key=lambda n: n * sum(c >= n for c in counts))
         chains = [i for i, c in enumerate(counts) if c >= length]
@@ -160,7 +163,7 @@ class Blocks:
 
 @contextmanager
 def blocks(
-    engine: NUTS, problem: Problem, run: Run, params: Arrays, total: int, label: str = "NUTS"
+    engine: NUTS | ChEES, problem: Problem, run: Run, params: Arrays, total: int, label: str = "NUTS"
 ) -> Iterator[Blocks]:
     """A run of ``total`` steps of the progress bar, which Ctrl-C stops after a block."""
     with interruptible() as stop, bar(total, label, run.progress) as tick:
@@ -174,7 +177,7 @@ def blocks(
         yield found
 
 
-def refuse_others(engine: NUTS, problem: Problem, run: Run, params: Arrays) -> None:
+def refuse_others(engine: NUTS | ChEES, problem: Problem, run: Run, params: Arrays) -> None:
     """Say at once, before anything is compiled, that a folder holds another run or cannot be written to."""
     if engine.checkpoint is None:
         return
@@ -191,7 +194,7 @@ def _paced(done: int, size: int, seconds: float) -> int:
     return max(1, min(4 * size, int(done * _SECONDS / max(seconds, 1e-9))))
 
 
-def _identity(engine: NUTS, problem: Problem, run: Run, params: Arrays) -> dict[str, Any]:
+def _identity(engine: NUTS | ChEES, problem: Problem, run: Run, params: Arrays) -> dict[str, Any]:
     """What must be the same for a run to go on. A longer run has the same beginning."""
     if engine.checkpoint is None:
         return {}
@@ -199,7 +202,7 @@ def _identity(engine: NUTS, problem: Problem, run: Run, params: Arrays) -> dict[
     own = {f.name: getattr(engine, f.name) for f in dataclasses.fields(engine) if f.name not in left_out}
     return {
         **own,
-        "engine": "NUTS",
+        "engine": type(engine).__name__,
         "backend": engine.backend_for(problem),
         "model": problem.model.to_settings() or problem.model.describe(),
         "sites": [(s.name, s.shape, s.support) for s in problem.latents(discrete=False)],

@@ -38,7 +38,8 @@ def batch_loss(
     def loss(number: int, rows: int, batch: Any) -> float:
         del number  # randomness goes on by itself
         if rows not in made:
-            made[rows] = build(dataclasses.replace(engine, batch_size=rows), problem, guide)
+            own = dataclasses.replace(engine, batch_size=rows, distributed=False)
+            made[rows] = build(own, problem, guide)
         return float(made[rows].evaluate_loss(**to_torch(batch)))
 
     return loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._epochs import Arrays, starting_params
 from ppl_lvm.engines._interrupt import Interrupt
 from ppl_lvm.engines._pyro_objectives import loss_of, parts_of
+from ppl_lvm.engines._pyro_ranks import ranks_of
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.svi import SVI
@@ -42,6 +44,7 @@ class TorchTrainer:
                 value = torch.from_numpy(np.array(start[name])).to(free.dtype)
                 free.copy_(transform_to(store._constraints[name]).inv(value))
         self.free = {n: store._params[n] for n in self.names}
+        self.ranks, self.seed = ranks_of(engine, problem), run.seed
         self.adam = torch.optim.Adam(list(self.free.values()), lr=0.0, fused=True)
 
     def _rows(self, rows: np.ndarray) -> dict[str, Any]:
@@ -49,17 +52,22 @@ class TorchTrainer:
         return {k: v[index] if k in self.batched else v for k, v in self.args.items()}
 
     def _batch(self, rows: np.ndarray) -> dict[str, Any]:
-        batch = self._rows(rows)
+        """A batch; of several processes, this one's part of it."""
+        own = (lambda v: v) if self.ranks is None else self.ranks.share
+        batch = self._rows(own(rows))
         index = torch.from_numpy(rows)
         for name, probability in sorted(self.grey.items()):
-            batch[name] = torch.bernoulli(probability[index])
+            batch[name] = own(torch.bernoulli(probability[index]))
         return batch
 
     def epoch(
         self, seed: int, order: np.ndarray, rates: np.ndarray, betas: np.ndarray, stop: Interrupt
     ) -> np.ndarray:
         torch.manual_seed(seed)
-        out = []
+        out, noise = [], contextlib.nullcontext() if self.ranks is None else self.ranks.noise()
+        if self.ranks is not None:
+            rows = self._rows(order[0])
+            self.ranks.check_same(seed=self.seed, epoch=seed, **{k: rows[k].numpy() for k in self.batched})
         with pyro.validation_enabled(False), HoldParams(self.fixed):
             for rows, rate, beta in zip(order, rates, betas, strict=True):
                 if stop.requested:
@@ -67,8 +75,13 @@ class TorchTrainer:
                 for group in self.adam.param_groups:
                     group["lr"] = float(rate)
                 self.adam.zero_grad(set_to_none=True)
-                loss, parts = loss_of(self.engine.objective, self.programs, self._batch(rows), float(beta))
+                batch = self._batch(rows)
+                with noise:
+                    loss, parts = loss_of(self.engine.objective, self.programs, batch, float(beta))
                 loss.backward()
+                if self.ranks is not None:
+                    slopes = [p.grad for p in self.free.values() if p.grad is not None]
+                    self.ranks.average([*slopes, parts])
                 if self.engine.clip_norm is not None:
                     torch.nn.utils.clip_grad_norm_(list(self.free.values()), self.engine.clip_norm)
                 self.adam.step()

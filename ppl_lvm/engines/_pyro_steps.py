@@ -18,6 +18,7 @@ from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._batches import Batches
 from ppl_lvm.engines._checkpoint import Arrays
 from ppl_lvm.engines._interrupt import Interrupt
+from ppl_lvm.engines._pyro_ranks import ranks_of
 from ppl_lvm.engines._sources import Source
 from ppl_lvm.engines._steps import check_same_params
 
@@ -35,7 +36,7 @@ class PyroStepper:
         self, engine: SVI, problem: Problem, run: Run, svi: Any, args: dict, source: Source | None
     ) -> None:
         self.svi, self.args, self.batched, self.source = svi, args, problem.batched, source
-        self.num_restarts = 1
+        self.num_restarts, self.ranks, self.seed = 1, ranks_of(engine, problem), run.seed
         self.mean: dict[str, Any] | None = {} if engine.average else None
         self.batches = None
         if engine.batch_size is not None and problem.num_data is not None:
@@ -68,14 +69,25 @@ class PyroStepper:
     def _step(self, step: int) -> float:
         """The loss; NaN where a param has left what a distribution allows, which torch says by an error."""
         try:
-            return float(self.svi.step(**self._batch(step)))
+            whole = self._whole(step)
+            if self.ranks is None:
+                return float(self.svi.step(**whole))
+            rows = {k: whole[k].numpy() for k in self.batched}
+            self.ranks.check_same(seed=self.seed, step=step, **rows)
+            return self.ranks.step(self.svi, self._own(whole))
         except ValueError as error:
             if not (step and str(error).startswith("Expected ")):
                 raise  # the program's own
             _LOG.warning("SVI, step %d: %s", step + 1, str(error).split("\n")[0])
             return math.nan
 
-    def _batch(self, step: int) -> dict[str, Any]:
+    def _own(self, whole: dict[str, Any]) -> dict[str, Any]:
+        """Of the arguments of a step, where several processes share its rows, those of this one."""
+        if self.ranks is None:
+            return whole
+        return {k: self.ranks.share(v) if k in self.batched else v for k, v in whole.items()}
+
+    def _whole(self, step: int) -> dict[str, Any]:
         if self.source is not None:
             return to_torch(self.source.batch(step))
         if self.batches is None:
@@ -95,7 +107,7 @@ class PyroStepper:
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         with torch.no_grad():  # declares the params
-            self.svi.loss(self.svi.model, self.svi.guide, **self._batch(0))
+            self.svi.loss(self.svi.model, self.svi.guide, **self._own(self._whole(0)))
         free = self._free()
         check_same_params(arrays, free, "free/")
         with torch.no_grad():

@@ -25,6 +25,7 @@ from ppl_lvm.engines._laplace import fit_at
 from ppl_lvm.engines._pyro_blocks import batch_loss, draws_in_blocks, outer_draws, row_blocks
 from ppl_lvm.engines._pyro_steps import PyroStepper, clipped_adam
 from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
+from ppl_lvm.engines._shares import num_shares
 from ppl_lvm.engines._sources import Source, source_of
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.engines._steps import Taken, take_steps
@@ -172,12 +173,10 @@ def pyro_svi(engine: SVI, problem: Problem, guide: Callable[..., Any]) -> PyroSV
         model = poutine.block(model, hide_fn=lambda msg: msg["type"] == "param" and msg["name"] in fixed)
     optimiser = clipped_adam(engine, engine.steps_for(problem), guide)
     loss = _objective(engine, problem, guide, first_rows(engine, problem))
-    if (
-        engine.batch_size is not None
-        and problem.data_plate is not None
-        and isinstance(engine.objective, ELBO)
-    ):
-        factor = problem.num_data / engine.batch_size  # type: ignore[operator]  # set with the plate
+    shared = engine.batch_size is not None or engine.distributed
+    if shared and problem.data_plate is not None and isinstance(engine.objective, ELBO):
+        rows = (engine.batch_size or problem.num_data) // (num_shares(engine) if engine.distributed else 1)  # type: ignore[operator]  # set with the plate
+        factor = problem.num_data / rows  # type: ignore[operator]
         model, guide = (
             ScalePlate(problem.data_plate, factor)(model),
             ScalePlate(problem.data_plate, factor)(guide),

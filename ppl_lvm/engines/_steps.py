@@ -20,6 +20,7 @@ from ppl_lvm.engines._checkpoint import Arrays, Checkpoint
 from ppl_lvm.engines._course import Course
 from ppl_lvm.engines._identity import identity
 from ppl_lvm.engines._interrupt import Interrupt, interruptible
+from ppl_lvm.engines._shares import is_first
 from ppl_lvm.progress import bar
 from ppl_lvm.result import Fit
 
@@ -69,15 +70,20 @@ def take_steps(engine: SVI, problem: Problem, run: Run, stepper: Stepper, label:
     """Run until the steps are done, the stopping rule is met or the user interrupts."""
     course = Course(engine, engine.steps_for(problem), stepper.num_restarts)
     checkpoint = _resumed(engine, problem, run, stepper, course)
-    with interruptible() as stop, bar(course.total, f"SVI ({label})", run.progress) as tick:
+    with (
+        interruptible(alone=not engine.distributed) as stop,
+        bar(course.total, f"SVI ({label})", run.progress) as tick,
+    ):
         tick(course.done)
         while not course.ended:
             losses = stepper.steps(course.done, course.block(), course.begin, stop)
             course.add(losses, checkpoint)
             tick(losses.shape[1], f"bound {-np.nanmin(losses.mean(1)):.2f} nats")
             stopped = stop.requested and not course.ended
-            if checkpoint is not None and (
-                stopped or course.ended or course.done // engine.window % engine.checkpoint_every == 0
+            if (
+                checkpoint is not None
+                and is_first(engine)
+                and (stopped or course.ended or course.done // engine.window % engine.checkpoint_every == 0)
             ):
                 _save(checkpoint, stepper, course)
             if stopped:

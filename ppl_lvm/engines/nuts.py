@@ -178,7 +178,7 @@ class NUTS(Engine):
             draws=chain_dataset(problem, values, kind="chain"),
             sample_stats=chain_dataset(None, stats, kind="chain"),
             params=params,
-            status=_status(stats, stopped),
+            status=chain_status(stats, stopped),
             meta={"warmup_steps": int(spent.sum())},
         )
 
@@ -197,12 +197,12 @@ class NUTS(Engine):
             sample_stats=chain_dataset(None, every, kind="chain"),
             params=params,
             groups={"per_datum": per_datum(problem, draws, stats)},
-            status=_status({**every, "diverging": stats["diverging"]}, stopped),
+            status=chain_status({**every, "diverging": stats["diverging"]}, stopped),
             meta={"warmup_steps": int(spent.sum())},
         )
 
 
-def _status(stats: dict[str, np.ndarray], stopped: str = "") -> Status:
+def chain_status(stats: dict[str, np.ndarray], stopped: str = "") -> Status:
     diverging = int(stats["diverging"].sum())
     details = {
         "divergences": float(diverging),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ppl_lvm.core import Engine, Problem, Run
+from ppl_lvm.engines._batch_reasons import batches_reason
 from ppl_lvm.engines._checks import (
     backend_or_reason,
     check_choice,
@@ -23,9 +24,9 @@ from ppl_lvm.engines._checks import (
 from ppl_lvm.engines._guide_checks import amortized_reason, check_guide
 from ppl_lvm.engines._rows import first_rows
 from ppl_lvm.engines._schedules import SCHEDULES
-from ppl_lvm.engines._sources import streamed
+from ppl_lvm.engines._shares import is_first, not_shared
 from ppl_lvm.engines.objectives import ELBO, Annealing, Renyi
-from ppl_lvm.families import FAMILY_NAMES, Amortized, Flow, LowRank, is_amortized
+from ppl_lvm.families import FAMILY_NAMES, Amortized, Flow, LowRank
 from ppl_lvm.result import Fit
 from ppl_lvm.streams import in_memory
 
@@ -89,6 +90,13 @@ class SVI(Engine):
         ``fit.meta["restarts"]`` has the objective of each with its error.
     num_draws
         Independent draws of the fitted guide.
+    num_devices
+        On JAX: devices of this process that share the rows of each step (all rows, or those of a batch, which
+        it has to divide). Params are on all of them, and gradients are those of one device to rounding.
+    distributed
+        On Pyro: processes started by ``torchrun`` share the rows of each step in the same way, by
+        ``torch.distributed``. Every process returns the same fit; the first one shows progress and writes
+        checkpoints. ``batch_size`` counts the rows of all processes.
     window, tolerance, early_stop
         Convergence: the mean objective of the last ``window`` steps (a tenth of the run once that is
         more) is compared with that of the window before. The fit has converged when at its end the
@@ -117,6 +125,8 @@ class SVI(Engine):
     checkpoint_every: int = 1
     average: bool = False
     num_restarts: int = 1
+    num_devices: int = 1
+    distributed: bool = False
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
@@ -136,6 +146,8 @@ class SVI(Engine):
         check_flag("early_stop", self.early_stop)
         check_flag("average", self.average)
         check_count("num_restarts", self.num_restarts)
+        check_count("num_devices", self.num_devices)
+        check_flag("distributed", self.distributed)
         if self.learning_rate_decay not in (None, 1):
             check_fraction("learning_rate_decay", self.learning_rate_decay)
         check_choice("schedule", self.schedule, SCHEDULES)
@@ -155,7 +167,7 @@ class SVI(Engine):
 
         reason = no_observed("SVI", problem) or training_reason(self, problem)
         if reason or by_epochs(self, problem):
-            return reason
+            return reason or not_shared(self, problem)
         return (
             no_observed("SVI", problem)
             or unsummable("SVI", problem)
@@ -165,9 +177,10 @@ class SVI(Engine):
             or self._restarts_on_pyro(problem)
             or self._points_have_no_weights()
             or self._amortized(problem)
-            or self._check_batches(problem)
+            or batches_reason(self, problem)
             or backend_or_reason(self.backend, first_rows(self, problem))
             or self._moving_supports(first_rows(self, problem))
+            or not_shared(self, problem)
         )
 
     def _nothing_to_fit(self, problem: Problem) -> str | None:
@@ -219,55 +232,6 @@ class SVI(Engine):
             )
         return None
 
-    def _check_batches(self, problem: Problem) -> str | None:
-        size, rows = self.batch_size, first_rows(self, problem).num_data
-        if self.num_epochs is not None and size is None:
-            return "num_epochs needs batch_size (or give num_steps)"
-        if size is None:
-            return None
-        n = problem.num_data
-        if n is None:
-            return "batch_size needs a data plate: put the observed sites in a pyro.plate"
-        if size > n:
-            return f"batch_size is {size}, but there are only {n} rows"
-        if not problem.batched and problem.model.num_data(problem.data) is not None:
-            return (
-                f"{problem.model.describe()} uses sufficient statistics, so that a step costs the same for "
-                "any number of rows; leave out batch_size"
-            )
-        if not problem.batched:
-            return "batch_size finds no argument along the data plate; name them in Model(batched=(...))"
-        if "stream" in problem.notes and rows != size:
-            return f"batch_size is {size}, and the stream's first batch has {rows} rows; make them equal"
-        if "stream" in problem.notes and self.checkpoint is not None:
-            return (
-                "checkpoint needs data with random access, and a stream cannot be taken up in its middle; "
-                "give an array (a memory-mapped one will do), or leave out checkpoint"
-            )
-        if streamed(problem) and self.guide in ("delta", "laplace"):
-            return f"guide={self.guide!r} ends in a search on all data, which have to be in memory for it"
-        local = [s.name for s in problem.latents(discrete=False) if s.local]
-        outside = [s.name for s in problem.latents() if not s.local]
-        shared = [s.name for s in problem.latents(discrete=True) if not s.local]
-        if shared:
-            return (
-                f"discrete sites {shared} lie outside the data plate, so their sum over values does not "
-                "split over batches; leave out batch_size"
-            )
-        own_guide = self.guide if self.guide is not None else problem.model.pyro.guide
-        if local and not callable(own_guide) and not is_amortized(own_guide):
-            return (
-                f"sites {local} have a value per datum, and this guide family would need new parameters for "
-                "every batch; use guide='amortized' or a guide of your own that is a function of the batch, "
-                "or leave out batch_size"
-            )
-        if isinstance(self.objective, Renyi) and outside:
-            return (
-                f"the Renyi objective under minibatches is no bound while latents outside the data plate "
-                f"({outside}) share the weights; use objective=ELBO(), or leave out batch_size"
-            )
-        return None
-
     def steps_for(self, problem: Problem) -> int:
         """Number of optimiser steps, from num_steps or num_epochs."""
         if self.num_epochs is not None and self.batch_size and problem.num_data:
@@ -278,6 +242,7 @@ class SVI(Engine):
         from ppl_lvm.engines._training import by_epochs, settled
 
         backend, engine = self.backend_for(problem), settled(self, problem)
+        run = dataclasses.replace(run, progress=run.progress and is_first(engine))
         if by_epochs(self, problem):
             from ppl_lvm.engines._svi_amortised import run_epochs
 
