@@ -114,7 +114,7 @@ def _per_datum_weights(problem: Problem, guide: Any, params: Any, engine: SVI, a
 
 def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args: Any) -> None:
     """Run the guide once: it must declare the model's continuous sites, reparametrised where needed."""
-    from ppl_lvm.engines.svi import Renyi
+    from ppl_lvm.engines.svi import ELBO, Renyi
 
     if isinstance(guide, GuideMessenger) and problem.latents(discrete=True):
         raise ValueError(
@@ -144,6 +144,16 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
         found, expected = tuple(trace.nodes[name]["value"].shape), problem.sites[name].shape
         if found != expected:
             raise ValueError(f"guide: site {name!r} has shape {found}, and {expected} in the model.")
+    summed = sorted({s.name for s in problem.latents(discrete=True)} - declared)
+    if (
+        summed
+        and isinstance(engine.objective, ELBO)
+        and engine.objective.estimator in ("trace", "mean_field")
+    ):
+        raise ValueError(
+            f"estimator={engine.objective.estimator!r} does not sum discrete sites out, and the guide lacks "
+            f"{summed}; use estimator='auto' or 'enum'."
+        )
     stuck = [n for n in wanted if not trace.nodes[n]["fn"].has_rsample]
     if stuck and isinstance(engine.objective, Renyi):
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppl_lvm.core import Engine, Outcome, Problem, Run, Status
-from ppl_lvm.engines._checks import check_choice, check_count, check_positive
+from ppl_lvm.engines._checks import NUMBER, check_choice, check_count, check_positive
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.progress import bar
 from ppl_lvm.result import Fit
@@ -48,7 +48,7 @@ class EM(Engine):
         check_count("max_iter", self.max_iter)
         check_choice("estimate", self.estimate, ("ml", "map"))
         floor = self.variance_floor
-        number = isinstance(floor, (int, float)) and not isinstance(floor, bool)
+        number = isinstance(floor, NUMBER) and not isinstance(floor, bool)
         if floor is not None and not (number and 0 <= floor < np.inf):
             raise ValueError(f"variance_floor: expected a non-negative number or None, got {floor!r}.")
 

@@ -9,15 +9,16 @@ from typing import Any
 
 from ppl_lvm.core import Engine, Problem, Run
 from ppl_lvm.engines._checks import (
+    NUMBER,
     backend_or_reason,
     check_choice,
     check_count,
     check_flag,
-    check_folder,
     check_fraction,
     check_positive,
     fixed_supports,
     no_observed,
+    settle_folder,
     unsummable,
 )
 from ppl_lvm.engines._rows import first_rows
@@ -135,15 +136,18 @@ class SVI(Engine):
         check_flag("early_stop", self.early_stop)
         check_flag("average", self.average)
         check_count("num_restarts", self.num_restarts)
-        if self.learning_rate_decay not in (None, 1):
+        if self.learning_rate_decay is not None and not _is_one(self.learning_rate_decay):
             check_fraction("learning_rate_decay", self.learning_rate_decay)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_count("warmup_steps", self.warmup_steps, least=0)
         check_count("checkpoint_every", self.checkpoint_every)
-        if self.validation != 0:
+        if (
+            isinstance(self.validation, bool)
+            or not isinstance(self.validation, NUMBER)
+            or self.validation != 0
+        ):
             check_fraction("validation", self.validation)
-        if self.checkpoint is not None:
-            object.__setattr__(self, "checkpoint", check_folder("checkpoint", self.checkpoint))
+        settle_folder(self)
 
     def backend_for(self, problem: Problem) -> str:
         own = problem.model.only_backend or "pyro"
@@ -163,6 +167,7 @@ class SVI(Engine):
             or self._guide_on_jax(problem)
             or self._restarts_on_pyro(problem)
             or self._points_have_no_weights()
+            or self._too_few_weights()
             or self._check_batches(problem)
             or backend_or_reason(self.backend, first_rows(self, problem))
             or self._moving_supports(first_rows(self, problem))
@@ -192,6 +197,15 @@ class SVI(Engine):
     def _points_have_no_weights(self) -> str | None:
         if self.guide in ("delta", "laplace") and isinstance(self.objective, Renyi):
             return f"guide={self.guide!r} seeks a mode, and the Renyi objective needs draws; use ELBO()"
+        return None
+
+    def _too_few_weights(self) -> str | None:
+        particles = self.objective.num_particles
+        if isinstance(self.objective, Renyi) and self.num_draws < 2 * particles:
+            return (
+                f"num_draws is {self.num_draws}, and a Renyi bound of {particles} particles needs two groups "
+                f"of draws for its error; use num_draws={2 * particles} or more"
+            )
         return None
 
     def _guide_on_jax(self, problem: Problem) -> str | None:
@@ -282,6 +296,10 @@ class SVI(Engine):
         else:
             from ppl_lvm.engines._pyro_svi import run_svi
         return dataclasses.replace(run_svi(engine, problem, run), engine=self)
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, NUMBER) and not isinstance(value, bool) and value == 1
 
 
 __all__ = ["ELBO", "FAMILY_NAMES", "SVI", "Annealing", "Renyi"]
