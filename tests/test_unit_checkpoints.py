@@ -1,4 +1,4 @@
-"""Checkpoints and Ctrl-C of the engines that run in units: searches, paths, blocks of draws, runs, restarts."""
+"""Checkpoints and Ctrl-C of the engines that run in units: searches, paths, blocks of draws, restarts."""
 
 from __future__ import annotations
 
@@ -145,9 +145,9 @@ def test_another_run_is_refused(name: str, tmp_path: Path) -> None:
     run(name, tmp_path)
     model, data, engine, _, _ = RUNS[name]
     engine = dataclasses.replace(engine, checkpoint=str(tmp_path))
-    with pytest.raises(ValueError, match="another run.*seed was 5, is 6"):
+    with pytest.raises(ValueError, match=r"another run.*seed was 5, is 6"):
         lvm.fit(model, data, engine, seed=6)
-    with pytest.raises(ValueError, match="another run.*data was"):
+    with pytest.raises(ValueError, match=r"another run.*data was"):
         lvm.fit(model, np.abs(data) + 1.0, engine, seed=5)
 
 
@@ -171,7 +171,7 @@ def test_another_proposal_is_another_run(tmp_path: Path) -> None:
     first, second = (lvm.fit(normal, Y, Laplace(backend="pyro", num_draws=30), seed=s) for s in (0, 1))
     engine = ImportanceSampling(num_samples=40, proposal=first, checkpoint=str(tmp_path))
     lvm.fit(normal, Y, engine, seed=5)
-    with pytest.raises(ValueError, match="another run.*proposal was"):
+    with pytest.raises(ValueError, match=r"another run.*proposal was"):
         lvm.fit(normal, Y, dataclasses.replace(engine, proposal=second), seed=5)
 
 

@@ -102,8 +102,9 @@ def _check_plates(name: str, node: Mapping[str, Any]) -> None:
         shape = torch.broadcast_shapes(fn.batch_shape, value.shape[: value.dim() - fn.event_dim])
     except RuntimeError:
         raise ValueError(
-            f"model: site {name!r} has values of shape {tuple(value.shape)}, which do not go with a distribution "
-            f"of batch shape {tuple(fn.batch_shape)} and event shape {tuple(fn.event_shape)}; check the data."
+            f"model: site {name!r} has values of shape {tuple(value.shape)}, which do not go with a "
+            f"distribution of batch shape {tuple(fn.batch_shape)} and event shape {tuple(fn.event_shape)}; "
+            "check the data."
         ) from None
     for frame in node["cond_indep_stack"]:
         size = shape[frame.dim] if frame.vectorized and -frame.dim <= len(shape) else 1

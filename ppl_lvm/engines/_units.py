@@ -69,14 +69,16 @@ class Units:
         found: list[Arrays] = []
         with bar(num, type(self.engine).__name__, self.progress) as tick:
             for i in range(num):
-                if self.stop.requested:
-                    self._stop(kind, len(found), num, least)
+                if self.stops(kind, len(found), num, least):
                     break
                 found.append(self.one(f"{kind} {i}", functools.partial(compute, i)))
                 tick(1)
         return found
 
-    def _stop(self, kind: str, done: int, num: int, least: int) -> None:
+    def stops(self, kind: str, done: int, num: int, least: int = 1) -> bool:
+        """Whether the user asked the run to stop; raises as :meth:`each` does where too few are there."""
+        if not self.stop.requested:
+            return False
         kept = "; the checkpoint has what was done" if self._checkpoint is not None else ""
         if done < least:
             raise KeyboardInterrupt(
@@ -84,6 +86,7 @@ class Units:
                 f"result{kept}"
             )
         self.stopped = f"stopped by the user: {done} of {num} {kind}s are in this result{kept}"
+        return True
 
     def status(self, status: Status) -> Status:
         """The status of a run, or that it was stopped."""

@@ -130,8 +130,8 @@ class AIS(_Annealing):
     num_particles, num_temperatures
         Independent particles, at least 25, and temperatures (moves of each), at least 2.
     checkpoint
-        A folder, written to after every tenth of the particles (and the pilot). A run whose folder holds the checkpoint
-        of the same settings, program, data and seed goes on from it, to the same bits.
+        A folder, written to after the pilot and every tenth of the particles. A run whose folder holds the
+        checkpoint of the same settings, program, data and seed goes on from it, to the same bits.
 
     Raises
     ------
