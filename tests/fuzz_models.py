@@ -145,7 +145,6 @@ def _schools(rng: np.random.Generator) -> dict[str, Any]:
 
 _SAMPLERS = frozenset({"SVI", "ImportanceSampling", "NUTS", "MAP", "Laplace"})
 _ZOO = _SAMPLERS | {"EM"}
-_ANNEALED = frozenset({"SMC", "AIS", "Pathfinder"})
 
 
 def _plain(name: str, program: Any, data: Any, jax: frozenset[str] = frozenset(), **more: Any) -> Source:
@@ -162,12 +161,12 @@ def _vae() -> Any:
 
 
 SOURCES: list[Source] = [
-    _plain("schools", schools, _schools, _SAMPLERS | _ANNEALED),
-    _plain("regression", regression, _regression, frozenset({"SVI", "NUTS", "ImportanceSampling"})),
+    _plain("schools", schools, _schools, frozenset({"SVI", "NUTS", "SMC"})),
+    _plain("regression", regression, _regression, frozenset({"ImportanceSampling"})),
     _plain("logistic", logistic, _logistic, frozenset({"Pathfinder", "MAP"})),
-    _plain("counts", counts, _counts("y", N), frozenset({"SMC", "Laplace"}), kind="count"),
+    _plain("counts", counts, _counts("y", N), frozenset({"Laplace"}), kind="count"),
     _plain("nested", nested, _normal(4, 3), frozenset({"AIS"})),
-    _plain("mixture", mixture, _normal(N), frozenset({"NUTS", "SMC"})),
+    _plain("mixture", mixture, _normal(N)),
     _plain("bounded", bounded, _normal(N)),
     _plain("discrete_only", discrete_only, _normal(N), engines=frozenset()),
     _plain("with_param", with_param, _normal(N), engines=frozenset({"SVI"})),
@@ -175,8 +174,8 @@ SOURCES: list[Source] = [
     *(
         _zoo(f"GaussianMixture-{c}", lambda c=c: models.GaussianMixture(2, c), _clusters(2), jax)
         for c, jax in (
-            ("diag", _SAMPLERS | _ANNEALED),
-            ("full", frozenset({"SVI"})),
+            ("diag", frozenset({"SVI", "NUTS", "ImportanceSampling", "Pathfinder", "SMC"})),
+            ("full", frozenset()),
             ("tied", frozenset()),
             ("spherical", frozenset()),
         )
@@ -188,7 +187,7 @@ SOURCES: list[Source] = [
         "Mixture-Poisson",
         lambda: models.Mixture(2, emissions.Poisson()),
         _counts("x", N, 2),
-        frozenset({"ImportanceSampling", "Pathfinder"}),
+        frozenset({"ImportanceSampling"}),
         kind="count",
     ),
     _zoo(
@@ -208,7 +207,7 @@ SOURCES: list[Source] = [
         sequences=True,
     ),
     _zoo("HMM-Gaussian", lambda: models.HMM(2, emissions.Gaussian("diag")), _clusters(2), sequences=True),
-    _zoo("PPCA", lambda: models.PPCA(1), _clusters(3), frozenset({"NUTS", "Laplace"})),
+    _zoo("PPCA", lambda: models.PPCA(1), _clusters(3), frozenset({"Laplace"})),
     _zoo("PPCA-ard", lambda: models.PPCA(2, ard=True), _clusters(3)),
     _zoo("FactorAnalysis", lambda: models.FactorAnalysis(1), _clusters(3)),
     Source("VAE", _vae, _bits, frozenset({"SVI"}), kind="bit", by_epochs=True),

@@ -130,22 +130,19 @@ class SVI(Engine):
             raise ValueError("num_steps, num_epochs: give one of them, not both.")
         check_count("num_draws", self.num_draws, least=2)
         check_count("window", self.window, least=10)
-        for name in ("learning_rate", "clip_norm", "tolerance"):
+        for name in ("learning_rate", "clip_norm"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
+        check_positive("tolerance", self.tolerance)
         check_flag("early_stop", self.early_stop)
         check_flag("average", self.average)
         check_count("num_restarts", self.num_restarts)
-        if self.learning_rate_decay is not None and not _is_one(self.learning_rate_decay):
+        if self.learning_rate_decay is not None and not _is_number(self.learning_rate_decay, 1):
             check_fraction("learning_rate_decay", self.learning_rate_decay)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_count("warmup_steps", self.warmup_steps, least=0)
         check_count("checkpoint_every", self.checkpoint_every)
-        if (
-            isinstance(self.validation, bool)
-            or not isinstance(self.validation, NUMBER)
-            or self.validation != 0
-        ):
+        if not _is_number(self.validation, 0):
             check_fraction("validation", self.validation)
         settle_folder(self)
 
@@ -298,8 +295,8 @@ class SVI(Engine):
         return dataclasses.replace(run_svi(engine, problem, run), engine=self)
 
 
-def _is_one(value: Any) -> bool:
-    return isinstance(value, NUMBER) and not isinstance(value, bool) and value == 1
+def _is_number(value: Any, expected: int) -> bool:
+    return isinstance(value, NUMBER) and not isinstance(value, bool) and bool(value == expected)
 
 
 __all__ = ["ELBO", "FAMILY_NAMES", "SVI", "Annealing", "Renyi"]
