@@ -122,7 +122,7 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
             "summed out; give a guide function, or a family by name."
         )
     with pyro.get_param_store().scope(), torch.no_grad():
-        trace: Any = poutine.trace(guide).get_trace(**args)
+        trace = _trace_of_guide(guide, args)
     declared = {n for n, s in trace.nodes.items() if s["type"] == "sample"}
     wanted = {s.name for s in problem.latents(discrete=False)}
     missing = sorted(wanted - declared)
@@ -159,6 +159,18 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
         raise ValueError(
             f"guide: sites {stuck} are not reparametrised, which the Renyi objective needs; use ELBO()."
         )
+
+
+def _trace_of_guide(guide: Callable[..., Any], args: Any) -> Any:
+    try:
+        return poutine.trace(guide).get_trace(**args)
+    except Exception as error:
+        if isinstance(guide, AutoGuide):
+            raise
+        reason = str(error).split("\n")[0]  # the user's own code: anything can come out of it
+        raise ValueError(
+            f"guide: it failed when run once on the data, with the model's arguments ({reason})."
+        ) from error
 
 
 def _optimise(
