@@ -72,10 +72,8 @@ def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
         raise ValueError(
             f"{name}: {masked} of {value.size} values are masked; drop or impute those rows first."
         )
-    if hasattr(value, "detach"):  # a torch tensor
-        value = value.detach().cpu().numpy()
     try:
-        array = np.array(value)  # a copy: later changes of the user's array are not ours
+        array = np.array(from_tensor(value))  # a copy: later changes of the user's array are not ours
     except (ValueError, TypeError) as error:
         raise TypeError(f"{name}: expected numbers in a rectangular array ({error}).") from None
     if array.dtype == object:
@@ -98,6 +96,17 @@ def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
             f"{where}); drop or impute those rows first."
         )
     return array
+
+
+def from_tensor(value: Any) -> Any:
+    """A torch tensor's numbers as an array, of any layout and precision; anything else as it is."""
+    if not hasattr(value, "detach"):
+        return value
+    tensor = value.detach().cpu()
+    if str(tensor.layout) != "torch.strided":
+        tensor = tensor.to_dense()
+    narrow = tensor.is_floating_point() and tensor.element_size() < 4  # NumPy has no bfloat16
+    return (tensor.float() if narrow else tensor).numpy()
 
 
 def _mapped(name: str, value: np.memmap, allow_nan: bool) -> np.ndarray:

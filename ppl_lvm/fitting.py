@@ -15,6 +15,7 @@ from ppl_lvm.backends._few_rows import at_all_rows, sites_from_few_rows
 from ppl_lvm.backends.session import random_states_restored, torch_session
 from ppl_lvm.core import AbstractModel, Engine, Outcome, Problem, Run, Site, Status, as_model
 from ppl_lvm.data import Data, cast, mapped_rows_kept, read_only
+from ppl_lvm.failures import check_labels, in_our_words
 from ppl_lvm.progress import wanted
 from ppl_lvm.result import Fit
 from ppl_lvm.streams import NotKept, as_stream, in_memory, named_batch
@@ -89,29 +90,14 @@ def fit(
 
 
 def _run(engine: Engine, problem: Problem, run: Run) -> Fit:
-    """The engine's run; what Pyro says of values that a program does not allow, in our words."""
+    """The engine's run; what libraries say of the program's values, and of memory, in our words."""
     try:
         return engine.run(problem, run)
-    except ValueError as error:
-        said = str(error)
-        who = f"{type(engine).__name__}: {problem.model.describe()}"
-        if said.startswith("Error while computing log_prob"):
-            raise ValueError(
-                f"{who}: {_one_line(said)}; check the data against the supports of the sites they are "
-                "observed at, or pass init= with values that they allow."
-            ) from error
-        if "cannot find valid initial params" in said:
-            raise ValueError(
-                f"{who}: no starting point with a finite density was found; pass init= with values that the "
-                "data allow, and check the data against the supports of the sites they are observed at."
-            ) from error
-        raise
-
-
-def _one_line(text: str, most: int = 300) -> str:
-    """Without line breaks, and without the values that torch prints."""
-    line = " ".join(text.partition("but found invalid values")[0].split()).rstrip(", ")
-    return line if len(line) <= most else line[:most] + " ..."
+    except Exception as error:
+        words = in_our_words(error, problem.model)
+        if words is None:
+            raise
+        raise ValueError(f"{type(engine).__name__}: {words}") from error
 
 
 @contextlib.contextmanager
@@ -168,6 +154,7 @@ def prepare(
     """
     if dtype not in (None, *_DTYPES):
         raise ValueError(f"dtype: expected one of {_DTYPES} or None, got {dtype!r}.")
+    check_labels(dims, coords)
     bound_model = as_model(model)
     bound = bound_model.bind(data, fitting=fitting)
     resolved = bound_model.resolve(bound) if fitting else bound_model

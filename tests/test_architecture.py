@@ -60,6 +60,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "core": ALL - {"data", "emissions"},
     "families": ALL,
     "result": ALL - {"data", "emissions", "core"},
+    "failures": ALL - {"core"},
     "fitting": {"models", "engines"} | DOWNSTREAM,
     "backends": {"result", "fitting", "models", "engines"} | DOWNSTREAM,
     "rotation": ALL - {"core"},

@@ -31,7 +31,13 @@ def program_guide(
         seeded = handlers.seed(handlers.substitute(program, data={**params, **(values or {})}), key)
         return handlers.trace(seeded).get_trace(**data, **extra)
 
-    first = run({}, jax.random.key(0), arrays)
+    try:
+        first = run({}, jax.random.key(0), arrays)
+    except Exception as error:  # the user's own code: anything can come out of it
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"guide: it failed when run once on the data, with the twin's arguments ({reason})."
+        ) from error
     sites = [n for n, s in first.items() if s["type"] == "sample"]
     missing = sorted(set(density.shapes) - set(sites))
     if missing:

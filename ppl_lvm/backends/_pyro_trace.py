@@ -83,10 +83,37 @@ def trace_sites(model: AbstractModel, arguments: Mapping[str, Any], owner: str) 
     except Exception as error:  # the user's own code: anything can come out of it
         reason = str(error).split("\n")[0]
         raise ValueError(f"model: {owner} failed when run once on the data: {reason}") from error
+    for name, node in trace.nodes.items():
+        _check_plates(name, node)
     sites = {name: site for name, node in trace.nodes.items() if (site := _read(name, node)) is not None}
     if not any(s.kind in ("latent", "observed") for s in sites.values()):
         raise ValueError(f"model: {owner} has no pyro.sample statement.")
     return sites
+
+
+def _check_plates(name: str, node: Mapping[str, Any]) -> None:
+    """A site's density must have its plates' sizes along their dimensions."""
+    if node["type"] != "sample" or type(node["fn"]).__name__ == "_Subsample":
+        return
+    fn, value = node["fn"], node["value"]
+    if not isinstance(value, torch.Tensor):
+        return
+    try:
+        shape = torch.broadcast_shapes(fn.batch_shape, value.shape[: value.dim() - fn.event_dim])
+    except RuntimeError:
+        raise ValueError(
+            f"model: site {name!r} has values of shape {tuple(value.shape)}, which do not go with a "
+            f"distribution of batch shape {tuple(fn.batch_shape)} and event shape {tuple(fn.event_shape)}; "
+            "check the data."
+        ) from None
+    for frame in node["cond_indep_stack"]:
+        size = shape[frame.dim] if frame.vectorized and -frame.dim <= len(shape) else 1
+        if size not in (1, frame.size):
+            raise ValueError(
+                f"model: site {name!r} has {size} entries along plate {frame.name!r} of size {frame.size}; "
+                "make the plate as long as the data along that dimension, or declare the dimension with "
+                ".to_event()."
+            )
 
 
 class ImproperOrigin(Messenger):

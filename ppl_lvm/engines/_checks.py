@@ -12,10 +12,11 @@ import numpy as np
 from ppl_lvm.core import Problem, Run
 
 _LOG = logging.getLogger("ppl_lvm")
+NUMBER = (int, float, np.integer, np.floating)
 
 
 def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{field}: expected one of {choices}, got {value!r}.")
 
 
@@ -30,12 +31,12 @@ def check_flag(field: str, value: Any) -> None:
 
 
 def check_positive(field: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
+    if isinstance(value, bool) or not isinstance(value, NUMBER) or not 0 < value < np.inf:
         raise ValueError(f"{field}: expected a positive number, got {value!r}.")
 
 
 def check_fraction(field: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+    if isinstance(value, bool) or not isinstance(value, NUMBER) or not 0 < value < 1:
         raise ValueError(f"{field}: expected a number between 0 and 1, got {value!r}.")
 
 
@@ -44,6 +45,12 @@ def check_folder(field: str, value: Any) -> str:
     if not isinstance(value, (str, Path)):
         raise TypeError(f"{field}: expected the name of a folder, got {value!r}.")
     return str(value)
+
+
+def settle_folder(engine: Any) -> None:
+    """Check a frozen engine's ``checkpoint``, and keep it as text."""
+    if engine.checkpoint is not None:
+        object.__setattr__(engine, "checkpoint", check_folder("checkpoint", engine.checkpoint))
 
 
 def backend_or_reason(backend: str, problem: Problem) -> str | None:
@@ -130,6 +137,6 @@ def params_without_values(engine: str, problem: Problem, run: Run) -> dict[str, 
 
 
 def check_number(field: str, value: Any, *, least: float = -np.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < np.inf:
+    if isinstance(value, bool) or not isinstance(value, NUMBER) or not least <= value < np.inf:
         bound = "" if least == -np.inf else f" of at least {least:g}"
         raise ValueError(f"{field}: expected a finite number{bound}, got {value!r}.")

@@ -78,7 +78,8 @@ def log_mean_exp(x: np.ndarray, axis: int = -1) -> np.ndarray:
 def bound(log_weights: np.ndarray, problem: Problem, *, alpha: float | None, particles: int) -> Evidence:
     """The bound that log weights (s,) or per datum (s, n) give, with its standard error.
 
-    ``alpha=None`` is the ELBO; else the Renyi bound of groups of ``particles`` weights.
+    ``alpha=None`` is the ELBO; else the Renyi bound of groups of ``particles`` weights. The error of a single
+    one is infinite: nothing tells it.
     """
     if alpha is None:
         each = log_weights if log_weights.ndim == 1 else log_weights.sum(-1)
@@ -87,7 +88,7 @@ def bound(log_weights: np.ndarray, problem: Problem, *, alpha: float | None, par
         grouped = log_weights[: groups * particles].reshape(groups, particles, *log_weights.shape[1:])
         each = log_mean_exp((1 - alpha) * grouped, axis=1) / (1 - alpha)
         each = each if each.ndim == 1 else each.sum(-1)
-    error = float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else math.nan
+    error = float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else math.inf
     kind = "lower_bound" if alpha is None or 0 <= alpha < 1 else "estimate"
     free = tuple(n for n in problem.params if n not in problem.model.fixed_params)
     held = tuple(n for n in problem.params if n in problem.model.fixed_params)

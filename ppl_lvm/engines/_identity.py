@@ -7,25 +7,25 @@ import functools
 import hashlib
 import types
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ppl_lvm.core import Problem, Run
+from ppl_lvm.core import Engine, Problem, Run
 from ppl_lvm.engines._checkpoint import digest
-
-if TYPE_CHECKING:
-    from ppl_lvm.engines.svi import SVI
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
 
-def identity(engine: SVI, problem: Problem, run: Run, left_out: Iterable[str]) -> dict[str, Any]:
+def identity(engine: Engine, problem: Problem, run: Run, left_out: Iterable[str]) -> dict[str, Any]:
     """The run's settings but ``left_out``, and fingerprints of what they are applied to."""
     skipped = {"checkpoint", "checkpoint_every", "num_draws", "num_devices", "distributed", *left_out}
     own = {f.name: getattr(engine, f.name) for f in dataclasses.fields(engine) if f.name not in skipped}
-    if callable(own["guide"]):  # its repr is an address
-        own["guide"] = f"{_name(own['guide'])} {program_digest(own['guide'])}"
+    for name, value in own.items():
+        if name == "proposal" and not isinstance(value, str):
+            own[name] = _init_digest(value)
+        elif callable(value):  # a guide; its repr is an address
+            own[name] = f"{_name(value)} {program_digest(value)}"
     settings = problem.model.to_settings()
     return {
         **own,

@@ -16,6 +16,8 @@ from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._convergence import symmetrised_log_q
 from ppl_lvm.engines._jax_weights import guide_functions
+from ppl_lvm.engines._units import Units
+from ppl_lvm.engines.importance import draw_in_blocks, stream
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.importance import ImportanceSampling
@@ -23,34 +25,43 @@ if TYPE_CHECKING:
 Weighed = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, str]
 
 
-def weigh(engine: ImportanceSampling, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Weighed:
+def weigh(
+    engine: ImportanceSampling, problem: Problem, run: Run, params: dict[str, np.ndarray], units: Units
+) -> Weighed:
     """Values (s, ...), log p, log q (both in constrained space) and a note on labels."""
     with jax_session(problem.dtype):
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
         if isinstance(engine.proposal, str):
-            z = _prior_draws(density, run, engine.num_samples, data, params)
             weigh_at = _mapped(("prior", density.key), _weigh_prior(density))
-            values, log_p, log_q = weigh_at(z, data, held)
-            return {k: np.asarray(v) for k, v in values.items()}, np.asarray(log_p), np.asarray(log_q), ""
+
+            def weighed(block: int, num: int) -> Any:
+                z = _prior_draws(density, run.word(stream(20, block)), num, data, params)
+                return weigh_at(z, data, held)
+
+            return *draw_in_blocks(engine.num_samples, units, weighed), ""
         fit = engine.proposal
         guide = build_guide(problem, density, fit.engine.guide, {}, jnp.zeros(density.size))
         own = {k: jnp.asarray(v) for k, v in fit.params.items() if k not in density.params}
         free = guide.unconstrain(own)
         functions = guide_functions(guide_key(problem, fit.engine.guide), density, guide, data, held)
-        values, log_p, log_q, _ = functions.draw(free, run.word(24), engine.num_samples)
+
+        def drawn(block: int, num: int) -> Any:
+            return functions.draw(free, run.word(stream(24, block)), num)[:3]
+
+        values, log_p, log_q = draw_in_blocks(engine.num_samples, units, drawn)
         log_q, note = symmetrised_log_q(problem, values, log_q, lambda v: functions.log_q_at(free, v))
         return values, log_p, log_q, note
 
 
-def _prior_draws(density: Density, run: Run, num: int, data: Any, params: dict[str, np.ndarray]) -> Any:
+def _prior_draws(density: Density, seed: int, num: int, data: Any, params: dict[str, np.ndarray]) -> Any:
     """Unconstrained draws of the prior, leading axis ``num``."""
     if density.draw_prior is not None:
-        return {k: jnp.asarray(v) for k, v in density.draw_prior(run.word(20), num, params).items()}
+        return {k: jnp.asarray(v) for k, v in density.draw_prior(seed, num, params).items()}
     if density.sample_prior is None:
         raise ValueError("ImportanceSampling: the prior cannot be drawn from; use an SVI fit as proposal.")
     draw = _mapped(("prior draws", density.key), density.sample_prior)
-    keys = jax.random.split(jax.random.key(run.word(20)), num)
+    keys = jax.random.split(jax.random.key(seed), num)
     return draw(keys, data, {k: jnp.asarray(v) for k, v in params.items()})
 
 

@@ -25,8 +25,8 @@ from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._convergence import symmetrised_log_q
 from ppl_lvm.engines._jax_start import start_points
 from ppl_lvm.engines._jax_weights import guide_functions
+from ppl_lvm.engines._units import Units
 from ppl_lvm.engines.importance import weighted_fit
-from ppl_lvm.progress import bar
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class Path(NamedTuple):
     steps: int
 
 
-def paths_and_draws(engine: Pathfinder, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Fit:
+def paths_and_draws(
+    engine: Pathfinder, problem: Problem, run: Run, params: dict[str, np.ndarray], units: Units
+) -> Fit:
     """The whole run; ``fit.params`` hold the Gaussians of the paths that ended well."""
     with jax_session(problem.dtype):
         surface = JaxSurface(problem, params, jacobian=True)
@@ -55,17 +57,17 @@ def paths_and_draws(engine: Pathfinder, problem: Problem, run: Run, params: dict
         keys = jax.random.split(jax.random.key(run.word(31)), engine.num_paths)
         settings = (engine.max_iter, engine.history, engine.num_elbo_draws)
         along = cached(("pathfinder", density.key, settings), lambda: _compile(engine, density))
-        found, steps = [], 0
-        with bar(engine.num_paths, "Pathfinder", run.progress) as tick:
-            for point, key in zip(points, keys, strict=True):
-                path = follow(
-                    surface.value_and_gradient, np.asarray(point, float), engine.max_iter, engine.history
-                )
-                ends = along(*(jnp.asarray(v, point.dtype) for v in path[:2]), path.steps, key, data, held)
-                found.append([np.asarray(v) for v in ends])
-                steps += path.steps
-                tick(1)
-        gaussians, elbo = _usable(*(np.stack(v) for v in zip(*found, strict=True)))
+
+        def one_path(i: int) -> dict[str, Any]:
+            start = np.asarray(points[i], float)
+            path = follow(surface.value_and_gradient, start, engine.max_iter, engine.history)
+            searched = (jnp.asarray(v, points.dtype) for v in path[:2])
+            ends = along(*searched, path.steps, keys[i], data, held)
+            return {**dict(zip(("loc", "tril", "elbo"), ends, strict=True)), "steps": path.steps}
+
+        found = units.each("path", engine.num_paths, one_path)
+        steps = sum(int(f["steps"]) for f in found)
+        gaussians, elbo = _usable(*(np.stack([f[k] for f in found]) for k in ("loc", "tril", "elbo")))
         guide = build_guide(problem, density, "pathfinder", {}, points[0])
         functions = guide_functions("pathfinder", density, guide, data, held)
         own = {k: jnp.asarray(v, points.dtype) for k, v in gaussians.items()}
@@ -75,7 +77,7 @@ def paths_and_draws(engine: Pathfinder, problem: Problem, run: Run, params: dict
     paths = {"paths": float(len(elbo)), "path_steps": float(steps), "best_elbo": float(elbo.max())}
     stored = {**{k: np.asarray(v) for k, v in own.items()}, **params}
     status = dataclasses.replace(fit.status, details={**fit.status.details, **paths})
-    return dataclasses.replace(fit, params=stored, status=status)
+    return dataclasses.replace(fit, params=stored, status=units.status(status))
 
 
 def follow(value_and_gradient: Slope, start: np.ndarray, max_iter: int, history: int) -> Path:

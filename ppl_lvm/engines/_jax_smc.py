@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ from ppl_lvm.engines._jax_annealing import (
     prior_particles,
     resample,
 )
-from ppl_lvm.progress import bar
+from ppl_lvm.engines._units import Units
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.smc import AIS, SMC
@@ -50,29 +51,43 @@ class Annealed(NamedTuple):
     gradients_per_move: int = LEAPFROG + 1
 
 
-def smc(engine: SMC, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Annealed:
+LEAST_RUNS = 4  # for the error of their mean
+LEAST_PARTICLES = 25  # for the tail of their weights
+
+
+def smc(engine: SMC, problem: Problem, run: Run, params: dict[str, np.ndarray], units: Units) -> Annealed:
     """A pilot run that tunes, then independent runs of fixed settings."""
     with jax_session(problem.dtype):
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
         n, runs = engine.num_particles, engine.num_runs
         start = prior_particles(density, run, 41, n * (runs + 1), data, held).reshape(runs + 1, n, -1)
-        schedule = pilot(density, problem, run, start[0], data, held, ess=engine.ess, moves=engine.num_moves)
+        settings: Any = {"ess": engine.ess, "moves": engine.num_moves}
+        schedule = _tuned(units, lambda: pilot(density, problem, run, start[0], data, held, **settings))
         key = ("smc", density.key, engine.num_moves, n, len(schedule.betas))
         once = cached(key, lambda: jax.jit(_smc_run(density, engine.num_moves)))
         keys = jax.random.split(jax.random.key(run.word(42)), runs)
-        found = []
-        with bar(runs, "SMC", run.progress) as tick:
-            for i in range(runs):
-                found.append(jax.block_until_ready(once(keys[i], start[i + 1], schedule, data, held)))
-                tick(1)
-        flat = jnp.concatenate([f[0] for f in found])
-        log_z = _alive(np.array([float(f[1]) for f in found]))
+
+        def one_run(i: int) -> dict[str, Any]:
+            return _named(once(keys[i], start[i + 1], schedule, data, held))
+
+        found = units.each("run", runs, one_run, least=LEAST_RUNS)
+        flat = jnp.concatenate([jnp.asarray(f["z"]) for f in found])
+        log_z = _alive(np.array([float(f["log_z"]) for f in found]))
         values, log_p = flat_to_values(density, flat, data, held)
-        rate = float(np.mean([float(f[2]) for f in found]))
-    return Annealed(
-        values, log_p, np.repeat(log_z, n), log_z, np.repeat(np.arange(runs), n), len(schedule.betas), rate
-    )
+        rate = float(np.mean([float(f["rate"]) for f in found]))
+    which = np.repeat(np.arange(len(found)), n)
+    return Annealed(values, log_p, np.repeat(log_z, n), log_z, which, len(schedule.betas), rate)
+
+
+def _tuned(units: Units, run_pilot: Callable[[], Schedule]) -> Schedule:
+    found = units.one("pilot", lambda: run_pilot()._asdict())
+    return Schedule(**{k: jnp.asarray(v) for k, v in found.items()})
+
+
+def _named(ended: tuple[Any, Any, Any]) -> dict[str, Any]:
+    """Where particles ended, log estimates or weights, and the acceptance rate."""
+    return dict(zip(("z", "log_z", "rate"), ended, strict=True))
 
 
 def _alive(log_z: np.ndarray) -> np.ndarray:
@@ -113,27 +128,29 @@ def _smc_run(density: Density, num_moves: int) -> Any:
     return once
 
 
-def ais(engine: AIS, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Annealed:
+def ais(engine: AIS, problem: Problem, run: Run, params: dict[str, np.ndarray], units: Units) -> Annealed:
     """Independent particles along a finer version of the pilot's path, one move a temperature."""
     with jax_session(problem.dtype):
         density, data = density_of(problem)
         held = {k: jnp.asarray(v) for k, v in params.items()}
         n, first = engine.num_particles, min(engine.num_particles, PILOT)
         start = prior_particles(density, run, 41, first + n, data, held)
-        rough = pilot(density, problem, run, start[:first], data, held, ess=0.5, moves=2)
+        settings: Any = {"ess": 0.5, "moves": 2}
+        rough = _tuned(units, lambda: pilot(density, problem, run, start[:first], data, held, **settings))
         schedule, num = finer(rough, engine.num_temperatures), engine.num_temperatures
         groups = next(g for g in range(min(10, n), 0, -1) if n % g == 0)  # of one size, for the bar
         once = cached(("ais", density.key, n // groups, num), lambda: jax.jit(_ais_run(density)))
         keys = jax.random.split(jax.random.key(run.word(43)), groups)
         parts = start[first:].reshape(groups, n // groups, -1)
-        found = []
-        with bar(groups, "AIS", run.progress) as tick:
-            for key, part in zip(keys, parts, strict=True):
-                found.append(jax.block_until_ready(once(key, part, schedule, data, held)))
-                tick(1)
-        flat = jnp.concatenate([f[0] for f in found])
-        log_w = _alive(np.concatenate([np.asarray(f[1], dtype=float) for f in found]))
-        rate = float(np.mean([float(f[2]) for f in found]))
+
+        def one_group(i: int) -> dict[str, Any]:
+            return _named(once(keys[i], parts[i], schedule, data, held))
+
+        least = -(-LEAST_PARTICLES // (n // groups))
+        found = units.each("group of particles", groups, one_group, least=least)
+        flat = jnp.concatenate([jnp.asarray(f["z"]) for f in found])
+        log_w = _alive(np.concatenate([np.asarray(f["log_z"], dtype=float) for f in found]))
+        rate = float(np.mean([float(f["rate"]) for f in found]))
         values, log_p = flat_to_values(density, flat, data, held)
     return Annealed(values, log_p, log_w, log_w, None, num, rate)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from ppl_lvm.engines._units import Units
 
 _MOST_POLISHED = 500
 
@@ -31,9 +33,7 @@ class Mode(NamedTuple):
     path: list[float]
 
 
-def find_mode(
-    surface: Surface, starts: Iterable[np.ndarray], *, max_iter: int, tick: Callable[..., None]
-) -> Mode:
+def find_mode(surface: Surface, starts: Sequence[np.ndarray], *, max_iter: int, units: Units) -> Mode:
     """L-BFGS (Byrd et al. 1995, by SciPy) from each start; the highest end is kept.
 
     Raises
@@ -41,37 +41,42 @@ def find_mode(
     ValueError
         If no search ends at a finite log density: the density may have no mode (it may be unbounded).
     """
-    from scipy.optimize import minimize
-
-    best: Any = None
-    every, steps = [], 0
-    for start in starts:
-        path: list[float] = []
-
-        def loss(flat: np.ndarray, path: list[float] = path) -> tuple[float, np.ndarray]:
-            value, slope = surface.value_and_gradient(flat)
-            if not (np.isfinite(value) and np.isfinite(slope).all()):
-                return np.inf, np.zeros_like(flat)  # the line search steps back
-            path.append(-value)
-            return -value, -slope
-
-        found = minimize(
-            loss, np.asarray(start, float), jac=True, method="L-BFGS-B",
-            options={"maxiter": max_iter, "maxcor": 20, "ftol": 1e-14, "gtol": 1e-8, "maxfun": 20 * max_iter},
-        )  # fmt: skip
-        steps += int(found.nit)
-        every.append(-float(found.fun))
-        tick(1, f"log density {-found.fun:.2f}")
-        if np.isfinite(found.fun) and (best is None or found.fun < best[0].fun):
-            best = found, path
-    if best is None:
+    found = units.each("search", len(starts), lambda i: _climb(surface, starts[i], max_iter))
+    every = [float(f["log_density"]) for f in found]
+    if not np.isfinite(every).any():
         raise ValueError(
             "mode: no search ended at a finite log density; pass init= with values that the data allow, or "
             "use SVI or NUTS."
         )
-    found, path = best
-    point, value = polished(surface, found.x, -float(found.fun))
-    return Mode(point, value, every, found.nit < max_iter, steps, path)
+    best = found[int(np.argmax(np.where(np.isfinite(every), every, -np.inf)))]
+    point, value = polished(surface, best["point"], float(best["log_density"]))
+    steps = sum(int(f["steps"]) for f in found)
+    return Mode(point, value, every, int(best["steps"]) < max_iter, steps, best["path"].tolist())
+
+
+def _climb(surface: Surface, start: np.ndarray, max_iter: int) -> dict[str, Any]:
+    """Where one search ends, how high, after how many steps, and the losses on its way."""
+    from scipy.optimize import minimize
+
+    path: list[float] = []
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = surface.value_and_gradient(flat)
+        if not (np.isfinite(value) and np.isfinite(slope).all()):
+            return np.inf, np.zeros_like(flat)  # the line search steps back
+        path.append(-value)
+        return -value, -slope
+
+    found = minimize(
+        loss, np.asarray(start, float), jac=True, method="L-BFGS-B",
+        options={"maxiter": max_iter, "maxcor": 20, "ftol": 1e-14, "gtol": 1e-8, "maxfun": 20 * max_iter},
+    )  # fmt: skip
+    return {
+        "point": found.x,
+        "log_density": -float(found.fun),
+        "steps": int(found.nit),
+        "path": np.array(path),
+    }
 
 
 def polished(surface: Surface, point: np.ndarray, value: float, rounds: int = 3) -> tuple[np.ndarray, float]:

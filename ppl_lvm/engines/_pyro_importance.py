@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyro
 import torch
 from pyro import poutine
 
@@ -14,6 +15,8 @@ from ppl_lvm.backends._pyro_density import log_density
 from ppl_lvm.backends._pyro_trace import HoldParams, to_torch
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._convergence import symmetrised_log_q
+from ppl_lvm.engines._units import Units
+from ppl_lvm.engines.importance import draw_in_blocks, stream
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.importance import ImportanceSampling
@@ -21,22 +24,39 @@ if TYPE_CHECKING:
 Weighed = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, str]
 
 
-def weigh(engine: ImportanceSampling, problem: Problem, run: Run, params: dict[str, np.ndarray]) -> Weighed:
+def weigh(
+    engine: ImportanceSampling, problem: Problem, run: Run, params: dict[str, np.ndarray], units: Units
+) -> Weighed:
     """Values (s, ...), log p, log q (both in constrained space) and a note on labels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pyro warns about sites that we enumerate or hold on purpose
         if isinstance(engine.proposal, str):
-            values = prior_draws(problem, params, engine.num_samples)
-            total, _, _ = log_density(problem, values, params)
-            log_q, _, _ = log_density(problem, values, params, prior=True)
-            return values, total, log_q, ""
+
+            def weighed(block: int, num: int) -> Any:
+                _seed(run, block)
+                values = prior_draws(problem, params, num)
+                log_p = log_density(problem, values, params)[0]
+                return values, log_p, log_density(problem, values, params, prior=True)[0]
+
+            return *draw_in_blocks(engine.num_samples, units, weighed), ""
         guide, held = rebuild_guide(problem, engine.proposal)
-        values, log_q = guides.draw(problem, guide, held, engine.num_samples)
-        total, _, _ = log_density(problem, values, {**held, **params})
+
+        def drawn(block: int, num: int) -> Any:
+            _seed(run, block)
+            values, log_q = guides.draw(problem, guide, held, num)
+            return values, log_density(problem, values, {**held, **params})[0], log_q
+
+        values, total, log_q = draw_in_blocks(engine.num_samples, units, drawn)
         log_q, note = symmetrised_log_q(
             problem, values, log_q, lambda v: guides.log_q_at(problem, guide, held, v)
         )
     return values, total, log_q, note
+
+
+def _seed(run: Run, block: int) -> None:
+    """The first block goes on from the session's seed; the others do not hang on what was drawn before."""
+    if block:
+        pyro.set_rng_seed(run.word(stream(20, block)))
 
 
 def rebuild_guide(problem: Problem, fit: Any) -> tuple[Any, dict[str, np.ndarray]]:

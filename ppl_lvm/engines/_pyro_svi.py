@@ -116,7 +116,7 @@ def _per_datum_weights(problem: Problem, guide: Any, params: Any, engine: SVI, a
 
 def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args: Any) -> None:
     """Run the guide once: it must declare the model's continuous sites, reparametrised where needed."""
-    from ppl_lvm.engines.svi import Renyi
+    from ppl_lvm.engines.svi import ELBO, Renyi
 
     if isinstance(guide, GuideMessenger) and problem.latents(discrete=True):
         raise ValueError(
@@ -124,7 +124,7 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
             "summed out; give a guide function, or a family by name."
         )
     with pyro.get_param_store().scope(), torch.no_grad():
-        trace: Any = poutine.trace(guide).get_trace(**args)
+        trace = _trace_of_guide(guide, args)
     declared = {n for n, s in trace.nodes.items() if s["type"] == "sample"}
     wanted = {s.name for s in problem.latents(discrete=False)}
     missing = sorted(wanted - declared)
@@ -146,11 +146,33 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
         found, expected = tuple(trace.nodes[name]["value"].shape), problem.sites[name].shape
         if found != expected:
             raise ValueError(f"guide: site {name!r} has shape {found}, and {expected} in the model.")
+    summed = sorted({s.name for s in problem.latents(discrete=True)} - declared)
+    if (
+        summed
+        and isinstance(engine.objective, ELBO)
+        and engine.objective.estimator in ("trace", "mean_field")
+    ):
+        raise ValueError(
+            f"estimator={engine.objective.estimator!r} does not sum discrete sites out, and the guide lacks "
+            f"{summed}; use estimator='auto' or 'enum'."
+        )
     stuck = [n for n in wanted if not trace.nodes[n]["fn"].has_rsample]
     if stuck and isinstance(engine.objective, Renyi):
         raise ValueError(
             f"guide: sites {stuck} are not reparametrised, which the Renyi objective needs; use ELBO()."
         )
+
+
+def _trace_of_guide(guide: Callable[..., Any], args: Any) -> Any:
+    try:
+        return poutine.trace(guide).get_trace(**args)
+    except Exception as error:
+        if isinstance(guide, AutoGuide):
+            raise
+        reason = str(error).split("\n")[0]  # the user's own code: anything can come out of it
+        raise ValueError(
+            f"guide: it failed when run once on the data, with the model's arguments ({reason})."
+        ) from error
 
 
 def _optimise(

@@ -11,7 +11,7 @@ import numpy as np
 from ppl_lvm.core import Engine, Outcome, Problem, Run, Status
 from ppl_lvm.engines._mode import Mode, Surface, find_mode
 from ppl_lvm.engines._start import starting_values
-from ppl_lvm.progress import bar
+from ppl_lvm.engines._units import Units
 from ppl_lvm.result import Fit
 
 
@@ -33,12 +33,18 @@ def session_of(backend: str, dtype: str) -> Iterator[None]:
 
 
 def search(
-    engine: Any, problem: Problem, run: Run, params: Mapping[str, np.ndarray], backend: str, *, jacobian: bool
+    engine: Any,
+    problem: Problem,
+    run: Run,
+    params: Mapping[str, np.ndarray],
+    backend: str,
+    units: Units,
+    *,
+    jacobian: bool,
 ) -> Searched:
     """The mode from ``engine.num_init`` starts; call it inside :func:`session_of`."""
-    with bar(engine.num_init, type(engine).__name__, run.progress) as tick:
-        surface, starts = surface_of(problem, run, params, backend, jacobian=jacobian, num=engine.num_init)
-        return Searched(surface, find_mode(surface, starts, max_iter=engine.max_iter, tick=tick))
+    surface, starts = surface_of(problem, run, params, backend, jacobian=jacobian, num=engine.num_init)
+    return Searched(surface, find_mode(surface, starts, max_iter=engine.max_iter, units=units))
 
 
 def surface_of(

@@ -65,7 +65,7 @@ def _from_mapping(problem: Problem, init: Mapping[str, Any], num: int) -> list[S
         raise ValueError(f"init: unknown sites {unknown}; the latent sites are {sorted(sites)}.")
     starts: list[Start] = [{} for _ in range(num)]
     for name in set(init) & set(sites):
-        value, shape = np.asarray(init[name], dtype=float), sites[name].shape
+        value, shape = _number(name, init[name]), sites[name].shape
         if value.shape not in (shape, (num, *shape)):
             raise ValueError(
                 f"init: site {name!r} has shape {shape} (or {(num, *shape)} for one value per chain), "
@@ -78,6 +78,13 @@ def _from_mapping(problem: Problem, init: Mapping[str, Any], num: int) -> list[S
         for i, start in enumerate(starts):
             start[name] = value if value.shape == shape else value[i]
     return starts
+
+
+def _number(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(f"init: site {name!r}: expected numbers, got {value!r}.") from None
 
 
 def _in_support(constraint: Any, value: np.ndarray) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,13 @@ from ppl_lvm.engines._checks import (
     no_continuous_latents,
     no_observed,
     params_without_values,
+    settle_folder,
     unsummable,
 )
+from ppl_lvm.engines._units import Arrays, Units, units_of
 from ppl_lvm.result import Fit, chain_dataset
+
+Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,15 @@ class ImportanceSampling(Engine):
     backend
         ``"pyro"``, ``"numpyro"`` or ``"auto"``: the proposal's own; for the prior NumPyro where there
         is a twin.
+    checkpoint
+        A folder, written to after every block of 2000 draws. A run whose folder holds the checkpoint
+        of the same settings, program, data and seed goes on from it, to the same bits.
     """
 
     num_samples: int = 2000
     proposal: Any = "prior"
     backend: str = "auto"
+    checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         check_count("num_samples", self.num_samples, least=25)  # fewer have no tail to smooth
@@ -48,6 +57,7 @@ class ImportanceSampling(Engine):
             self.proposal == "prior" if isinstance(self.proposal, str) else isinstance(self.proposal, Fit)
         ):
             raise TypeError(f"proposal: expected 'prior' or an SVI fit, got {self.proposal!r}.")
+        settle_folder(self)
 
     def backend_for(self, problem: Problem) -> str:
         if isinstance(self.proposal, Fit):
@@ -99,8 +109,10 @@ class ImportanceSampling(Engine):
             from ppl_lvm.engines._jax_importance import weigh
         else:
             from ppl_lvm.engines._pyro_importance import weigh
-        values, log_p, log_q, note = weigh(self, problem, run, params)
-        return weighted_fit(self, problem, run, params, values, log_p, log_q, note)
+        with units_of(self, problem, run, params) as units:
+            values, log_p, log_q, note = weigh(self, problem, run, params, units)
+        fit = weighted_fit(self, problem, run, params, values, log_p, log_q, note)
+        return dataclasses.replace(fit, status=units.status(fit.status))
 
 
 def weighted_fit(
@@ -156,6 +168,27 @@ def _evidence(log_w: np.ndarray, problem: Problem, params: dict, note: str) -> E
     nats = float(top + math.log(w.mean()))
     error = float(w.std(ddof=1) / (w.mean() * math.sqrt(len(w))))
     return Evidence("estimate", nats, error, (*params, *problem.model.held_sites), note)
+
+
+BLOCK = 2000  # draws
+
+
+def draw_in_blocks(num: int, units: Units, draw: Callable[[int, int], tuple]) -> tuple[Arrays, Array, Array]:
+    """``draw(block, size)`` -> (values by site, log p, log q), for all blocks of ``num`` draws, joined."""
+
+    def one(i: int) -> dict[str, Any]:
+        values, log_p, log_q = draw(i, min(BLOCK, num - i * BLOCK))
+        return {**{f"value/{k}": v for k, v in values.items()}, "log_p": log_p, "log_q": log_q}
+
+    found = units.each("block", -(-num // BLOCK), one)
+    joined = {k: np.concatenate([f[k] for f in found]) for k in found[0]}
+    log_p, log_q = joined.pop("log_p"), joined.pop("log_q")
+    return {k.removeprefix("value/"): v for k, v in joined.items()}, log_p, log_q
+
+
+def stream(first: int, block: int) -> int:
+    """The stream of random numbers of a block of draws."""
+    return first if block == 0 else 1000 * first + block
 
 
 def systematic(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -12,11 +12,11 @@ from ppl_lvm.engines._checks import (
     check_choice,
     check_count,
     check_flag,
-    check_folder,
     check_fraction,
     fixed_supports,
     no_continuous_latents,
     params_without_values,
+    settle_folder,
     twin_or_translation,
     unsummable,
 )
@@ -106,8 +106,7 @@ class NUTS(Engine):
         if self.transport and self.by_datum:
             raise ValueError("transport: a flow carries all data at once; leave by_datum out.")
         check_count("checkpoint_every", self.checkpoint_every)
-        if self.checkpoint is not None:
-            object.__setattr__(self, "checkpoint", check_folder("checkpoint", self.checkpoint))
+        settle_folder(self)
 
     def _check_starts(self) -> None:
         if self.num_starts is None:

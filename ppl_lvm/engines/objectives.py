@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ppl_lvm.engines._checks import check_choice, check_count, check_number
+from ppl_lvm.engines._checks import NUMBER, check_choice, check_count, check_number
 from ppl_lvm.engines._schedules import Annealing, as_weight
 
 
@@ -57,7 +57,7 @@ class Renyi:
 
     def __post_init__(self) -> None:
         check_count("num_particles", self.num_particles, least=2)
-        number = isinstance(self.alpha, (int, float)) and not isinstance(self.alpha, bool)
+        number = isinstance(self.alpha, NUMBER) and not isinstance(self.alpha, bool)
         if not number or not math.isfinite(self.alpha) or self.alpha == 1:
             raise ValueError(
                 f"alpha: expected a finite number other than 1 (which is the ELBO), got {self.alpha!r}."

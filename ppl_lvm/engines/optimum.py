@@ -14,9 +14,11 @@ from ppl_lvm.engines._checks import (
     no_continuous_latents,
     no_observed,
     params_without_values,
+    settle_folder,
     twin_or_translation,
     unsummable,
 )
+from ppl_lvm.engines._units import units_of
 from ppl_lvm.result import Fit
 
 
@@ -25,11 +27,13 @@ class _Optimum(Engine):
     backend: str = "auto"
     num_init: int = 4
     max_iter: int = 2000
+    checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, ("auto", "pyro", "numpyro"))
         check_count("num_init", self.num_init)
         check_count("max_iter", self.max_iter)
+        settle_folder(self)
 
     def backend_for(self, problem: Problem) -> str:
         return self.backend if self.backend != "auto" else twin_or_translation(problem)
@@ -61,6 +65,9 @@ class MAP(_Optimum):
         Searches from different starts; the highest end is kept.
     max_iter
         Most iterations of a search.
+    checkpoint
+        A folder, written to after every search. A run whose folder holds the checkpoint
+        of the same settings, program, data and seed goes on from it, to the same bits.
     """
 
     def run(self, problem: Problem, run: Run) -> Fit:
@@ -68,10 +75,11 @@ class MAP(_Optimum):
 
         params = params_without_values("MAP", problem, run)
         backend = self.backend_for(problem)
-        with session_of(backend, problem.dtype):
-            surface, mode = search(self, problem, run, params, backend, jacobian=False)
+        with session_of(backend, problem.dtype), units_of(self, problem, run, params) as units:
+            surface, mode = search(self, problem, run, params, backend, units, jacobian=False)
             values = surface.values(mode.point)
-        return point_fit(self, problem, backend, values, params, status_of(mode), mode.path, surface.size)
+        status = units.status(status_of(mode))
+        return point_fit(self, problem, backend, values, params, status, mode.path, surface.size)
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Laplace(_Optimum):
 
     Parameters
     ----------
-    backend, num_init, max_iter
+    backend, num_init, max_iter, checkpoint
         As for :class:`MAP`.
     num_draws
         Independent draws of the Gaussian.
@@ -108,8 +116,7 @@ class Laplace(_Optimum):
 
         params = params_without_values("Laplace", problem, run)
         backend = self.backend_for(problem)
-        with session_of(backend, problem.dtype):
-            surface, mode = search(self, problem, run, params, backend, jacobian=True)
-            return gaussian_fit(
-                self, problem, run, backend, surface, mode.point, params, status_of(mode), mode.path
-            )
+        with session_of(backend, problem.dtype), units_of(self, problem, run, params) as units:
+            surface, mode = search(self, problem, run, params, backend, units, jacobian=True)
+            status = units.status(status_of(mode))
+            return gaussian_fit(self, problem, run, backend, surface, mode.point, params, status, mode.path)

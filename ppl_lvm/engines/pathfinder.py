@@ -12,8 +12,10 @@ from ppl_lvm.engines._checks import (
     no_continuous_latents,
     no_observed,
     params_without_values,
+    settle_folder,
     unsummable,
 )
+from ppl_lvm.engines._units import units_of
 from ppl_lvm.result import Fit
 
 
@@ -40,6 +42,9 @@ class Pathfinder(Engine):
         Most iterations of a path, and L-BFGS's memory (steps).
     num_elbo_draws
         Draws for the ELBO at each iteration.
+    checkpoint
+        A folder, written to after every path. A run whose folder holds the checkpoint
+        of the same settings, program, data and seed goes on from it, to the same bits.
     """
 
     num_paths: int = 8
@@ -47,6 +52,7 @@ class Pathfinder(Engine):
     max_iter: int = 100
     history: int = 10
     num_elbo_draws: int = 25
+    checkpoint: str | None = None
     guide: ClassVar[str] = "pathfinder"  # what ImportanceSampling builds of such a fit's params
 
     def __post_init__(self) -> None:
@@ -54,6 +60,7 @@ class Pathfinder(Engine):
         check_count("num_samples", self.num_samples, least=25)  # fewer have no tail to smooth
         for name in ("max_iter", "history", "num_elbo_draws"):
             check_count(name, getattr(self, name))
+        settle_folder(self)
 
     def backend_for(self, problem: Problem) -> str:
         return "numpyro"
@@ -70,4 +77,5 @@ class Pathfinder(Engine):
         from ppl_lvm.engines._jax_pathfinder import paths_and_draws
 
         params = params_without_values("Pathfinder", problem, run)
-        return paths_and_draws(self, problem, run, params)
+        with units_of(self, problem, run, params) as units:
+            return paths_and_draws(self, problem, run, params, units)

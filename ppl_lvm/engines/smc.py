@@ -17,8 +17,10 @@ from ppl_lvm.engines._checks import (
     no_continuous_latents,
     no_observed,
     params_without_values,
+    settle_folder,
     unsummable,
 )
+from ppl_lvm.engines._units import units_of
 from ppl_lvm.result import Fit, chain_dataset
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class _Annealing(Engine):
     """What both engines check: they run on JAX only, on the model's twin or its translated program."""
 
     backend: str = "auto"
+    checkpoint: str | None = None
 
     def backend_for(self, problem: Problem) -> str:
         return "numpyro"
@@ -72,6 +75,9 @@ class SMC(_Annealing):
     ess
         Fraction of the particles that a step to the next temperature keeps, in (0, 1); higher means more
         temperatures.
+    checkpoint
+        A folder, written to after every run (and the pilot). A run whose folder holds the checkpoint
+        of the same settings, program, data and seed goes on from it, to the same bits.
 
     Raises
     ------
@@ -91,16 +97,19 @@ class SMC(_Annealing):
         check_count("num_runs", self.num_runs, least=4)
         check_count("num_moves", self.num_moves)
         check_fraction("ess", self.ess)
+        settle_folder(self)
 
     def run(self, problem: Problem, run: Run) -> Fit:
         from ppl_lvm.engines._jax_smc import smc
 
         params = params_without_values("SMC", problem, run)
-        found = smc(self, problem, run, params)
+        with units_of(self, problem, run, params) as units:
+            found = smc(self, problem, run, params, units)
         weights = _normalised(found.log_weights)
         runs = 1.0 / float(np.exp(2 * _normalised(found.log_evidence)).sum())  # how many carry the mean
         details = {"effective_runs": runs}
-        return _fit(self, problem, run, params, found, weights, details, runs >= self.num_runs / 2)
+        status = _status(runs >= len(found.log_evidence) / 2, details, found)
+        return _fit(self, problem, run, params, found, weights, units.status(status))
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,9 @@ class AIS(_Annealing):
     ----------
     num_particles, num_temperatures
         Independent particles, at least 25, and temperatures (moves of each), at least 2.
+    checkpoint
+        A folder, written to after the pilot and every tenth of the particles. A run whose folder holds the
+        checkpoint of the same settings, program, data and seed goes on from it, to the same bits.
 
     Raises
     ------
@@ -134,13 +146,15 @@ class AIS(_Annealing):
         check_choice("backend", self.backend, ("auto", "numpyro"))
         check_count("num_particles", self.num_particles, least=25)
         check_count("num_temperatures", self.num_temperatures, least=2)
+        settle_folder(self)
 
     def run(self, problem: Problem, run: Run) -> Fit:
         from ppl_lvm.diagnostics import psis
         from ppl_lvm.engines._jax_smc import ais
 
         params = params_without_values("AIS", problem, run)
-        found = ais(self, problem, run, params)
+        with units_of(self, problem, run, params) as units:
+            found = ais(self, problem, run, params, units)
         weights, khat = psis(found.log_weights)
         details = {
             "ess": 1.0 / float(np.exp(2 * weights).sum()),
@@ -148,7 +162,8 @@ class AIS(_Annealing):
             "lower_bound": float(found.log_evidence.mean()),
         }
         trustworthy = khat < min(1 - 1 / math.log10(len(weights)), 0.7)
-        return _fit(self, problem, run, params, found, weights, details, trustworthy)
+        status = _status(trustworthy, details, found)
+        return _fit(self, problem, run, params, found, weights, units.status(status))
 
 
 def log_mean_evidence(log_z: np.ndarray) -> tuple[float, float]:
@@ -164,6 +179,11 @@ def _normalised(log_weights: np.ndarray) -> np.ndarray:
     return out
 
 
+def _status(trustworthy: bool, details: dict[str, float], found: Annealed) -> Status:
+    path = {"num_temperatures": float(found.num_temperatures), "acceptance_rate": found.acceptance}
+    return Status(Outcome.OK if trustworthy else Outcome.UNRELIABLE, details | path)
+
+
 def _fit(
     engine: _Annealing,
     problem: Problem,
@@ -171,8 +191,7 @@ def _fit(
     params: dict[str, np.ndarray],
     found: Annealed,
     weights: np.ndarray,
-    details: dict[str, float],
-    trustworthy: bool,
+    status: Status,
 ) -> Fit:
     """Resampled draws, the weighted particles that they come from, and the evidence."""
     from ppl_lvm.engines.importance import systematic
@@ -183,7 +202,6 @@ def _fit(
     stats["resampled_index"] = index[None].astype(np.int64)
     if found.runs is not None:  # particles of a run are not independent: errors come from between the runs
         stats["run"] = found.runs[None].astype(np.int64)
-    details |= {"num_temperatures": float(found.num_temperatures), "acceptance_rate": found.acceptance}
     model = problem.model
     return Fit(
         model=model,
@@ -199,6 +217,6 @@ def _fit(
         groups={
             "proposal": chain_dataset(problem, {k: v[None] for k, v in found.values.items()}, kind="weighted")
         },
-        status=Status(Outcome.OK if trustworthy else Outcome.UNRELIABLE, details),
+        status=status,
         meta={"gradients_per_move": found.gradients_per_move},
     )

@@ -10,15 +10,16 @@ from typing import Any
 from ppl_lvm.core import Engine, Problem, Run
 from ppl_lvm.engines._batch_reasons import batches_reason
 from ppl_lvm.engines._checks import (
+    NUMBER,
     backend_or_reason,
     check_choice,
     check_count,
     check_flag,
-    check_folder,
     check_fraction,
     check_positive,
     fixed_supports,
     no_observed,
+    settle_folder,
     unsummable,
 )
 from ppl_lvm.engines._guide_checks import amortized_reason, check_guide
@@ -140,23 +141,23 @@ class SVI(Engine):
             raise ValueError("num_steps, num_epochs: give one of them, not both.")
         check_count("num_draws", self.num_draws, least=2)
         check_count("window", self.window, least=10)
-        for name in ("learning_rate", "clip_norm", "tolerance"):
+        for name in ("learning_rate", "clip_norm"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
+        check_positive("tolerance", self.tolerance)
         check_flag("early_stop", self.early_stop)
         check_flag("average", self.average)
         check_count("num_restarts", self.num_restarts)
         check_count("num_devices", self.num_devices)
         check_flag("distributed", self.distributed)
-        if self.learning_rate_decay not in (None, 1):
+        if self.learning_rate_decay is not None and not _is_number(self.learning_rate_decay, 1):
             check_fraction("learning_rate_decay", self.learning_rate_decay)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_count("warmup_steps", self.warmup_steps, least=0)
         check_count("checkpoint_every", self.checkpoint_every)
-        if self.validation != 0:
+        if not _is_number(self.validation, 0):
             check_fraction("validation", self.validation)
-        if self.checkpoint is not None:
-            object.__setattr__(self, "checkpoint", check_folder("checkpoint", self.checkpoint))
+        settle_folder(self)
 
     def backend_for(self, problem: Problem) -> str:
         own = problem.model.only_backend or "pyro"
@@ -176,6 +177,7 @@ class SVI(Engine):
             or self._guide_on_jax(problem)
             or self._restarts_on_pyro(problem)
             or self._points_have_no_weights()
+            or self._too_few_weights()
             or self._amortized(problem)
             or batches_reason(self, problem)
             or backend_or_reason(self.backend, first_rows(self, problem))
@@ -212,6 +214,15 @@ class SVI(Engine):
     def _amortized(self, problem: Problem) -> str | None:
         batches, backend = self.batch_size is not None, self.backend_for(problem)
         return amortized_reason(self.guide, problem, backend, batches=batches)
+
+    def _too_few_weights(self) -> str | None:
+        particles = self.objective.num_particles
+        if isinstance(self.objective, Renyi) and self.num_draws < 2 * particles:
+            return (
+                f"num_draws is {self.num_draws}, and a Renyi bound of {particles} particles needs two groups "
+                f"of draws for its error; use num_draws={2 * particles} or more"
+            )
+        return None
 
     def _guide_on_jax(self, problem: Problem) -> str | None:
         if self.backend == "numpyro" and problem.model.numpyro is None and callable(self.guide):
@@ -254,6 +265,10 @@ class SVI(Engine):
         else:
             from ppl_lvm.engines._pyro_svi import run_svi
         return dataclasses.replace(run_svi(engine, problem, run), engine=self)
+
+
+def _is_number(value: Any, expected: int) -> bool:
+    return isinstance(value, NUMBER) and not isinstance(value, bool) and bool(value == expected)
 
 
 __all__ = ["ELBO", "FAMILY_NAMES", "SVI", "Annealing", "Renyi"]

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ppl_lvm.models._restarts import Recall, restart
 from ppl_lvm.models.gaussian_mixture._checks import Array, Values, check_prior, check_values, check_x
 from ppl_lvm.models.gaussian_mixture._estep import EStep
 from ppl_lvm.models.gaussian_mixture._point import Point
-from ppl_lvm.models.gaussian_mixture._search import Restart, Search
+from ppl_lvm.models.gaussian_mixture._search import Restart, Run, Search
 from ppl_lvm.models.gaussian_mixture._start import Frame, kmeans_point
 
 Progress = Callable[[int, int, float], None]
@@ -61,6 +62,7 @@ def em(
     estimate: str = "ml",
     variance_floor: float | None = None,
     progress: Progress | None = None,
+    recall: Recall | None = None,
 ) -> EMResult:
     """Maximise the likelihood ("ml") or the posterior density of the sites ("map").
 
@@ -85,6 +87,9 @@ def em(
         of x. 0.0 is allowed: a run that meets a singularity then stops before it.
     progress
         Called as progress(restart, iteration, objective) at every iteration.
+    recall
+        Called as recall(restart, run, make) in place of run(); `make` takes the fields of a run. None from it
+        ends the restarts.
 
     Returns
     -------
@@ -108,9 +113,13 @@ def em(
     starts = _starts(frame, z, num_components, num_init, rng, start)
     runs = []
     with EStep(z, num_components, covariance) as e_step:
-        for restart, point in enumerate(starts):
-            report = None if progress is None else functools.partial(progress, restart)
-            runs.append(search.run(e_step, point, tol * len(x), max_iter, report))
+        for number, point in enumerate(starts):
+            report = None if progress is None else functools.partial(progress, number)
+            go = functools.partial(search.run, e_step, point, tol * len(x), max_iter, report)
+            run = restart(recall, number, go, _made)
+            if run is None:
+                break
+            runs.append(run)
         best, note = search.choose(runs)
         values = frame.values(best.point)
         log_likelihood = search.log_likelihood(e_step, values)
@@ -125,6 +134,10 @@ def em(
         collapsed=best.collapsed,
         note=note,
     )
+
+
+def _made(fields: dict[str, Any]) -> Run:
+    return Run(**{**fields, "point": Point(**fields["point"])})
 
 
 def _starts(

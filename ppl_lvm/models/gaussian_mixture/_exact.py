@@ -27,6 +27,7 @@ from ppl_lvm.models.gaussian_mixture._checks import (
 from ppl_lvm.models.gaussian_mixture._density import log_joint_chunks, log_prior, log_sum_exp
 
 if TYPE_CHECKING:
+    from ppl_lvm.models._restarts import Recall
     from ppl_lvm.models.gaussian_mixture._em import EMResult, Progress
 
 
@@ -167,6 +168,7 @@ class GaussianMixtureExact:
         estimate: str = "ml",
         variance_floor: float | None = None,
         progress: Progress | None = None,
+        recall: Recall | None = None,
     ) -> EMResult:
         """Maximum likelihood ("ml") or maximum posterior ("map") by EM; see `_em.em` for every argument."""
         from ppl_lvm.models.gaussian_mixture._em import em
@@ -183,6 +185,7 @@ class GaussianMixtureExact:
             estimate=estimate,
             variance_floor=variance_floor,
             progress=progress,
+            recall=recall,
         )
 
     # -- labels ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_lvm.data import Data, check_names, is_dataframe, to_array
+from ppl_lvm.data import Data, check_names, from_tensor, is_dataframe, to_array
 
 Array = np.ndarray
 
@@ -130,8 +130,7 @@ def _labels(raw: Any) -> tuple[list[str] | None, Any | None]:
 
 
 def _numbers(name: str, raw: Any) -> Array:
-    if hasattr(raw, "detach"):  # a torch tensor
-        raw = raw.detach().cpu().numpy()
+    raw = from_tensor(raw)
     if hasattr(raw, "to_numpy"):  # a frame or a series, pandas' own NA too
         raw = raw.to_numpy(dtype=float, na_value=np.nan)
     array = np.array(to_array(name, raw, allow_nan=True), dtype=np.float64, order="C")

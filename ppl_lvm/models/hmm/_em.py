@@ -6,6 +6,7 @@ Rubin (1977), *JRSS B* 39, for the posterior mode.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ppl_lvm.models._restarts import Recall, restart
 from ppl_lvm.models.hmm import _start
 from ppl_lvm.models.hmm._em_estep import Expected, e_step
 from ppl_lvm.models.hmm._layout import Rows, emission_values, rows_of
@@ -81,6 +83,7 @@ def em(
     start: Values | None = None,
     estimate: str = "ml",
     progress: Progress | None = None,
+    recall: Recall | None = None,
 ) -> EMResult:
     """Maximise the likelihood ("ml") or the posterior density of the sites ("map") by Baum-Welch.
 
@@ -100,6 +103,9 @@ def em(
         "ml", or "map": the mode of log_prior + log_likelihood in the constrained space of the sites.
     progress
         Called as progress(restart, iteration, objective) at every iteration.
+    recall
+        Called as recall(restart, run, make) in place of run(); ``make`` takes the fields of a run. None from
+        it ends the restarts.
 
     Returns
     -------
@@ -122,7 +128,11 @@ def em(
     search = _Search(exact, data, rows_of(data), prior, runs_of * min(max_iter, _TYPICAL_STEPS))
     runs = []
     for number, point in enumerate(_starts(exact, data, num_init, rng, start)):
-        runs.append(search.run(point, tol, max_iter, number, progress))
+        go = functools.partial(search.run, point, tol, max_iter, number, progress)
+        run = restart(recall, number, go, lambda fields: _Run(**fields))
+        if run is None:
+            break
+        runs.append(run)
     best, note = _choose(runs)
     return EMResult(
         values=best.values,

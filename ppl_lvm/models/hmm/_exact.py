@@ -33,6 +33,7 @@ from ppl_lvm.models.hmm._layout import (
 )
 
 if TYPE_CHECKING:
+    from ppl_lvm.models._restarts import Recall
     from ppl_lvm.models.hmm._em import EMResult, Progress
     from ppl_lvm.models.hmm._em_estep import EStep
     from ppl_lvm.models.hmm._filter import Filter
@@ -201,6 +202,7 @@ class HMMExact:
         start: Values | None = None,
         estimate: str = "ml",
         progress: Progress | None = None,
+        recall: Recall | None = None,
     ) -> EMResult:
         """Baum-Welch: maximum likelihood ("ml") or posterior mode ("map"); see :func:`._em.em`."""
         from ppl_lvm.models.hmm._em import em
@@ -215,6 +217,7 @@ class HMMExact:
             start=start,
             estimate=estimate,
             progress=progress,
+            recall=recall,
         )
 
     # ---- helpers ---------------------------------------------------------------------------------

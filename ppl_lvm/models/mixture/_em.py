@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from scipy.special import logsumexp
 
 from ppl_lvm.emissions._base import numpy_library
 from ppl_lvm.emissions._priors import Array
+from ppl_lvm.models._restarts import Recall, restart
 from ppl_lvm.models.mixture._start import start_values
 
 if TYPE_CHECKING:
@@ -73,11 +75,13 @@ def em(
     start: Mapping[str, Any] | None,
     estimate: str,
     progress: Progress | None,
+    recall: Recall | None,
 ) -> EMResult:
     """The best of ``num_init`` runs, or the one from ``start``; the objective never falls within a run.
 
     A run stops when the objective gains at most ``tol`` nats per datum, or after ``max_iter`` steps. Runs
-    with collapsed components are passed over where another has none.
+    with collapsed components are passed over where another has none. ``recall(number, run, make)`` is called
+    in place of ``run()``, where ``make`` takes the fields of a run; None from it ends the restarts.
 
     Raises
     ------
@@ -96,7 +100,11 @@ def em(
             if progress is not None:
                 progress(number, iteration, objective)
 
-        runs.append(_run(exact, data, prior, values, tol, max_iter, report))
+        go = functools.partial(_run, exact, data, prior, values, tol, max_iter, report)
+        run = restart(recall, number, go, lambda fields: _Run(**fields))
+        if run is None:
+            break
+        runs.append(run)
     best, note = _choose(runs)
     return EMResult(
         values=best.values,

@@ -21,6 +21,7 @@ from ppl_lvm.emissions._base import numpy_library
 from ppl_lvm.emissions._priors import Array, Prior
 
 if TYPE_CHECKING:
+    from ppl_lvm.models._restarts import Recall
     from ppl_lvm.models.mixture._em import EMResult, Progress
 
 Values = Mapping[str, Any]
@@ -135,6 +136,7 @@ class MixtureExact:
         start: Values | None = None,
         estimate: str = "ml",
         progress: Progress | None = None,
+        recall: Recall | None = None,
     ) -> EMResult:
         """Maximum likelihood ("ml") or posterior mode ("map") by EM; see ``_em.em``."""
         from ppl_lvm.models.mixture._em import em
@@ -149,4 +151,5 @@ class MixtureExact:
             start=start,
             estimate=estimate,
             progress=progress,
+            recall=recall,
         )
