@@ -9,10 +9,10 @@ from ppl_lvm.engines._checks import (
     backend_or_reason,
     check_choice,
     check_count,
-    check_folder,
     check_fraction,
     no_continuous_latents,
     params_without_values,
+    settle_folder,
     unsummable,
 )
 from ppl_lvm.engines.nuts import chain_status
@@ -90,8 +90,7 @@ class ChEES(Engine):
         check_fraction("target_accept", self.target_accept)
         check_count("max_steps", self.max_steps)
         check_count("checkpoint_every", self.checkpoint_every)
-        if self.checkpoint is not None:
-            object.__setattr__(self, "checkpoint", check_folder("checkpoint", self.checkpoint))
+        settle_folder(self)
 
     def backend_for(self, problem: Problem) -> str:
         return "numpyro"
