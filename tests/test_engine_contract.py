@@ -85,6 +85,7 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "max_iter": [0, 2.5, None],
         "estimate": ["mle", None, 3],
         "variance_floor": [-1e-3, np.nan, np.inf, "none", True],
+        "checkpoint": [3, True],
     },
     SVI: {
         "backend": ["jax", None, 3],
@@ -115,6 +116,7 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "num_samples": [0, 5, 100.0, True, None],
         "proposal": ["posterior", 3, None, EM()],
         "backend": ["jax", None],
+        "checkpoint": [3, True],
     },
     NUTS: {
         "backend": ["stan", None],
@@ -149,11 +151,13 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "num_runs": [1, 3, 4.5],
         "num_moves": [0, 1.5],
         "ess": [0.0, 1.0, np.nan, "0.7"],
+        "checkpoint": [3, True],
     },
     AIS: {
         "backend": ["pyro", "jax", None],
         "num_particles": [0, 10, 100.5, True],
         "num_temperatures": [0, 1, 2.5, None],
+        "checkpoint": [3, True],
     },
     MAP: {"backend": ["jax", None], "num_init": [0, 1.5, None], "max_iter": [0, 2.5, True]},
     Laplace: {
@@ -161,6 +165,7 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "num_init": [0, 1.5, None],
         "max_iter": [0, 2.5, True],
         "num_draws": [1, 10.5, None],
+        "checkpoint": [3, True],
     },
     Pathfinder: {
         "num_paths": [0, 1.5, None],
@@ -168,6 +173,7 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "max_iter": [0, 2.5],
         "history": [0, 2.5],
         "num_elbo_draws": [0, 2.5],
+        "checkpoint": [3, True],
     },
     ELBO: {
         "num_particles": [0, 1.5, None],
