@@ -159,7 +159,12 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "num_temperatures": [0, 1, 2.5, None],
         "checkpoint": [3, True],
     },
-    MAP: {"backend": ["jax", None], "num_init": [0, 1.5, None], "max_iter": [0, 2.5, True]},
+    MAP: {
+        "backend": ["jax", None],
+        "num_init": [0, 1.5, None],
+        "max_iter": [0, 2.5, True],
+        "checkpoint": [3, True],
+    },
     Laplace: {
         "backend": ["jax", None],
         "num_init": [0, 1.5, None],
