@@ -56,8 +56,8 @@ def batches_reason(engine: SVI, problem: Problem) -> str | None:
     if local and not callable(own_guide) and not is_amortized(own_guide):
         return (
             f"sites {local} have a value per datum, and this guide family would need new parameters for "
-            "every batch; use guide='amortized', or an amortised guide of your own (a function of the batch), "
-            f"or leave out {field}"
+            "every batch; use guide='amortized', or an amortised guide of your own (a function of the "
+            f"batch), or leave out {field}"
         )
     if isinstance(engine.objective, Renyi) and outside:
         return (
