@@ -98,9 +98,9 @@ def _check_plates(name: str, node: Mapping[str, Any]) -> None:
     fn, value = node["fn"], node["value"]
     if not isinstance(value, torch.Tensor):
         return
-    try:
-        shape = torch.broadcast_shapes(fn.batch_shape, value.shape[: value.dim() - fn.event_dim])
-    except RuntimeError:
+    try:  # by NumPy: torch loads sympy for this
+        shape = np.broadcast_shapes(fn.batch_shape, value.shape[: value.dim() - fn.event_dim])
+    except ValueError:
         raise ValueError(
             f"model: site {name!r} has values of shape {tuple(value.shape)}, which do not go with a "
             f"distribution of batch shape {tuple(fn.batch_shape)} and event shape {tuple(fn.event_shape)}; "
