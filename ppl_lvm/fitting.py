@@ -93,7 +93,9 @@ def _run(engine: Engine, problem: Problem, run: Run) -> Fit:
     """The engine's run; what libraries say of the program's values, and of memory, in our words."""
     try:
         return engine.run(problem, run)
-    except Exception as error:
+    except (
+        Exception
+    ) as error:  # of any library, or of the user's program; what is not theirs goes on as it is
         words = in_our_words(error, problem.model)
         if words is None:
             raise

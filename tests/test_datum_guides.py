@@ -168,11 +168,11 @@ def test_one_set_of_params_is_one_density(family: Any) -> None:
             wanted -= jacobian.reshape(4, -1).sum(-1).numpy()
         np.testing.assert_allclose(_pyro_guide.log_q_at(problem, other, {}, values), wanted, rtol=1e-10)
         mine, own = _pyro_guide.draw(problem, other, {}, 50)
-        np.testing.assert_allclose(_pyro_guide.log_q_at(problem, other, {}, mine), own, rtol=1e-9)
+        np.testing.assert_allclose(_pyro_guide.log_q_at(problem, other, {}, mine), own, rtol=1e-10)
         with torch.no_grad():
             single, own = _pyro_guide._draw_one(problem, other, to_torch(problem.arguments))
         again = _pyro_guide.log_q_at(problem, other, {}, {k: v.numpy() for k, v in single.items()})
-        np.testing.assert_allclose(again, own.numpy(), rtol=1e-9)
+        np.testing.assert_allclose(again, own.numpy(), rtol=1e-10)
 
 
 # ---- exact where the posterior is Gaussian of that structure --------------------------------------
@@ -310,8 +310,8 @@ def test_too_many_latents_are_not_kept(monkeypatch: Any) -> None:
     assert passes.meta["translation"]["passed"]
     assert passes.evidence is not None
     assert whole.evidence is not None
-    assert passes.evidence.std_error < 0.5
     errors = math.hypot(passes.evidence.std_error, whole.evidence.std_error)
+    assert 4 * errors < 0.5 * abs(whole.evidence.nats) / N  # shows half a row too few or too many
     assert_within(passes.evidence.nats, whole.evidence.nats, errors)
     assert passes.latents(num_draws=5)["z"].shape == (1, 5, N)
 
@@ -513,7 +513,7 @@ def test_refusals() -> None:
         assert reason is not None
         with pytest.raises(ValueError, match=f"(?s)SVI: .*{words}"):
             lvm.fit(model, data, SVI(guide="amortized", **settings))
-    with pytest.raises(ValueError, match="use guide='amortized' or a guide of your own"):
+    with pytest.raises(ValueError, match="use guide='amortized', or an amortised guide of your own"):
         lvm.fit(effects, Y, SVI(guide="structured", batch_size=2))
     with pytest.raises(ValueError, match="no bound while latents outside the data plate"):
         lvm.fit(effects, Y, SVI(guide="amortized", batch_size=2, objective=Renyi()))

@@ -27,6 +27,7 @@ from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._jax_devices import all_split, chain_mesh, copied, placed, shaped, split
+from ppl_lvm.engines._jax_kernels import WHERE
 from ppl_lvm.engines._jax_metric import starting_metric
 from ppl_lvm.engines._jax_nuts import _constrain
 from ppl_lvm.engines._jax_nuts_parts import DRAWS, WARMUP, Chain, ChainPart
@@ -68,10 +69,9 @@ def sample(engine: ChEES, problem: Problem, run: Run, params: Arrays) -> Drawn:
             points, keys = placed((points, keys), split(mesh))
             given = placed(given, copied(mesh))
         start, advance = _compiled(engine, density, given, points, keys, mesh)
-        where = lambda state: (state.hmc.position, state.hmc.logdensity)  # noqa: E731
         total = engine.num_warmup + engine.num_samples
         with blocks(engine, problem, run, params, total, "ChEES") as plan:
-            part = ChainPart((start, advance, where), points, keys, given, many=True)
+            part = ChainPart((start, advance, WHERE["blackjax"]), points, keys, given, many=True)
             done = plan.drive(part, plan.checkpoint("chains"))
             _, length, stopped = plan.longest([done] * engine.num_chains)
         kept = part.kept(length)

@@ -166,10 +166,10 @@ def _check_guide(engine: SVI, problem: Problem, guide: Callable[..., Any], args:
 def _trace_of_guide(guide: Callable[..., Any], args: Any) -> Any:
     try:
         return poutine.trace(guide).get_trace(**args)
-    except Exception as error:
+    except Exception as error:  # the user's own code: anything can come out of it
         if isinstance(guide, AutoGuide):
             raise
-        reason = str(error).split("\n")[0]  # the user's own code: anything can come out of it
+        reason = str(error).split("\n")[0]
         raise ValueError(
             f"guide: it failed when run once on the data, with the model's arguments ({reason})."
         ) from error
