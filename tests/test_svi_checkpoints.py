@@ -73,7 +73,7 @@ CASES = {
     "params": ("numpyro", normal, Y, {"guide": "full_rank"}),
     "batches": ("numpyro", normal, Y, {"batch_size": 12}),
     "structured": ("pyro", shifted, Y, {"guide": "structured"}),
-    "amortized": ("numpyro", shifted, Y, {"guide": "amortized", "batch_size": 12, "average": True}),
+    "amortized": ("numpyro", shifted, Y, {"guide": "amortized", "batch_size": 12}),
 }
 
 
