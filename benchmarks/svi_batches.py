@@ -45,11 +45,11 @@ def memory() -> tuple[float, float]:
 def one(args: argparse.Namespace) -> None:
     """One fit; a JSON line of what it took and where it ended."""
     import ppl_lvm as lvm
-    from ppl_lvm import ELBO, SVI, models
+    from ppl_lvm import SVI, models
 
     settings = {"num_steps": args.steps, "early_stop": False}
     if not args.batch:  # as runs on batches have it by default
-        settings |= {"average": True, "objective": ELBO(mirrored=True)}
+        settings |= {"average": True, "num_draws": 50}
     engine = SVI(backend=args.backend, batch_size=args.batch or None, **settings)
     model = models.GaussianMixture(3, covariance="diag")
     # libraries, and for JAX the compiler, are in place before memory is looked at
@@ -67,16 +67,24 @@ def measured(lvm, model, x: np.ndarray, engine, args: argparse.Namespace) -> Non
     before, began = memory()[0], time.perf_counter()
     fit = lvm.fit(model, x, engine, seed=args.seed)
     seconds = time.perf_counter() - began
-    values = {k: fit.posterior[k].values[0] for k in ("weights", "loc", "scale")}
-    order = np.argsort(values["loc"].mean(0)[:, 0])
-    mean = np.concatenate([v.mean(0)[order].ravel() for v in values.values()])
-    sd = np.concatenate([v.std(0)[order].ravel() for v in values.values()])
+    mean, sd = moments(fit.params)
     answer = {
         "peak_mb": round(memory()[1] - before, 1), "data_mb": round(x.nbytes / 2**20, 1),
         "seconds": round(seconds, 1), "evidence": fit.evidence.nats, "evidence_error": fit.evidence.std_error,
         "note": fit.evidence.note, "mean": mean.tolist(), "sd": sd.tolist(),
     }  # fmt: skip
     sys.stdout.write(json.dumps(answer) + "\n")
+
+
+def moments(params) -> tuple[np.ndarray, np.ndarray]:
+    """Means and sds of the guide's weights, locations and log scales, clusters in order, from its params."""
+    order = np.argsort(params["loc_loc"][:, 0])
+    counts = params["weights_concentration"][order]
+    weights = counts / counts.sum()
+    mean = [weights, params["loc_loc"][order], params["scale_loc"][order]]
+    loc_sd = np.sqrt((params["loc_tril"][order] ** 2).sum(-1))
+    sd = [np.sqrt(weights * (1 - weights) / (counts.sum() + 1)), loc_sd, params["scale_scale"][order]]
+    return np.concatenate([v.ravel() for v in mean]), np.concatenate([v.ravel() for v in sd])
 
 
 def known(n: int, steps: int, seeds: int = 8) -> dict:
