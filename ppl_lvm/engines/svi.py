@@ -272,7 +272,9 @@ class SVI(Engine):
             from ppl_lvm.engines._jax_svi import run_svi
         else:
             from ppl_lvm.engines._pyro_svi import run_svi
-        return dataclasses.replace(run_svi(engine, problem, run), engine=self)
+        fit = run_svi(engine, problem, run)
+        meta = {**fit.meta, "mirrored": True} if getattr(engine.objective, "mirrored", None) else fit.meta
+        return dataclasses.replace(fit, engine=self, meta=meta)
 
 
 def _is_number(value: Any, expected: int) -> bool:
