@@ -186,7 +186,7 @@ class SVI(Engine):
             or self._points_have_no_weights()
             or self._too_few_weights()
             or self._amortized(problem)
-            or mirror_reason(self, problem, self.backend_for(problem))
+            or mirror_reason(self)
             or batches_reason(self, problem)
             or backend_or_reason(self.backend, first_rows(self, problem))
             or self._moving_supports(first_rows(self, problem))
