@@ -108,7 +108,11 @@ def test_checkpoints_may_be_rarer_and_hold_arrays_and_json(tmp_path: Path, monke
     content = (tmp_path / "checkpoint.safetensors").read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
-    assert json.loads(header["__metadata__"]["ppl_lvm"])["record"] == {"quiet": [0], "begin": None}
+    assert json.loads(header["__metadata__"]["ppl_lvm"])["record"] == {
+        "quiet": [0],
+        "begin": None,
+        "moved": [[0.0, 1.0]],
+    }
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

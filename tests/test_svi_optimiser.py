@@ -365,6 +365,26 @@ def test_a_long_run_on_minibatches_is_told_from_a_short_one() -> None:
     assert long.details["gain_error"] < 0.1
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_steps_too_small_for_the_data_are_not_called_convergence(backend: str) -> None:
+    """Data times 1e3: the mean lies 1e3 away, 600 steps are 18 units long together, and gain little each."""
+    y = 1e3 * (1.0 + 2.0 * np.random.default_rng(0).standard_normal(20))
+
+    def wide(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1e4))
+        with pyro.plate("data", len(y)):
+            pyro.sample("obs", dist.Normal(mu, 2e3), obs=y)
+
+    settings = {"backend": backend, "num_steps": 600, "window": 100, "num_draws": 20, "tolerance": 2.0}
+    status = lvm.fit(wide, y, SVI(**settings)).status
+    assert status.outcome is lvm.Outcome.MAX_STEPS
+    assert status.details["last_gain"] < 2.0
+    assert "moves one way at every step" in str(status)
+    ready = lvm.fit(wide, y, SVI(**settings | {"learning_rate": 100.0})).status
+    assert "moves one way" not in str(ready)
+    assert ready.outcome is lvm.Outcome.CONVERGED
+
+
 def test_noise_on_all_rows_is_said_too() -> None:
     """A guide that is far too wide still after its last step, in an objective with noise of many nats."""
     fit = lvm.fit(location, ROWS, SVI(backend="numpyro", num_steps=60, window=20, num_draws=20))

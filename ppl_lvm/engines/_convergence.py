@@ -18,6 +18,7 @@ class Watch:
         self.window, self.tolerance, self.size, self.patience = window, tolerance, size, patience
         self.losses: list[float] = []
         self.quiet = 0
+        self.drift, self.room = 0.0, 1.0
         self.gain = self.gain_error = math.nan
 
     def add(self, losses: np.ndarray) -> None:
@@ -31,7 +32,7 @@ class Watch:
         """
         if not self.measure():
             return False
-        still = self.gain + 2 * self.gain_error < self.tolerance
+        still = self.gain + 2 * self.gain_error < self.tolerance and not self.under_way
         self.quiet = self.quiet + 1 if still else 0
         return self.settled
 
@@ -44,6 +45,19 @@ class Watch:
         self.gain = float(before.mean() - last.mean())
         self.gain_error = math.sqrt(_mean_variance(before) + _mean_variance(last))
         return True
+
+    def moved(self, drift: float, room: float) -> None:
+        """What is known of the last window's steps: the way of the param that went farthest over the sum of
+        their sizes (1: all in one direction), and the sum of all sizes so far over theirs."""
+        self.drift, self.room = drift, room
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a param still goes one way at full speed, and steps as large as those so far could gain
+        more than the tolerance: steps are too small for the scale of the data, however little they gain.
+
+        Among noise alone the way over 100 steps is a tenth of their sizes."""
+        return self.drift > 0.5 and (self.gain + 2 * self.gain_error) * self.room > self.tolerance
 
     @property
     def settled(self) -> bool:
@@ -68,12 +82,16 @@ class Watch:
         details = {"steps": float(len(self.losses)), "last_gain": self.gain, "gain_error": self.gain_error}
         details = {k: v for k, v in details.items() if math.isfinite(v)}
         blind = 2 * self.gain_error > max(10 * self.tolerance, self.size / 8)
-        converged = self.gain < max(self.tolerance, 2 * self.gain_error) and not blind
-        said = _BLIND.format(2 * self.gain_error) if blind else ""
-        outcome = Outcome.CONVERGED if converged else Outcome.MAX_STEPS
-        return Status(outcome, details, (said,) if said else ())
+        still = self.gain < max(self.tolerance, 2 * self.gain_error)
+        said = [_BLIND.format(2 * self.gain_error)] if blind else []
+        said += [_UNDER_WAY] if still and self.under_way else []
+        return Status(Outcome.CONVERGED if still and not said else Outcome.MAX_STEPS, details, tuple(said))
 
 
+_UNDER_WAY = (
+    "a param still moves one way at every step, so that steps are too small for its scale; divide the data "
+    "by their standard deviations, raise learning_rate or take more steps"
+)
 _BLIND = (
     "the noise of the objective hides gains of up to {:.3g} nats, so that nothing says whether the optimum "
     "is reached; take more steps, more particles or larger batches"

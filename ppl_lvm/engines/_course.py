@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ppl_lvm.engines.svi import SVI
 
 
+_LEAST_WINDOW = 100
+
+
 class Course:
     """Histories of the restarts of a run (one, as a rule), and where averaging began (None: not yet).
 
@@ -29,6 +32,7 @@ class Course:
         self.watches = [Watch(engine.window, engine.tolerance, size) for _ in range(num_restarts)]
         self.alive = np.ones(num_restarts, bool)
         self.begin: int | None = None
+        self.place: np.ndarray | None = None
 
     @property
     def done(self) -> int:
@@ -87,6 +91,22 @@ class Course:
                 watch.check()
         if self.engine.average and self.begin is None and (self.settled or 2 * self.done >= self.total):
             self.begin = self.done
+
+    def ends_window(self, count: int) -> bool:
+        """Whether the next ``count`` steps end a window, of a length in which noise averages out."""
+        return (self.done + count) % self.engine.window == 0 and self.engine.window >= _LEAST_WINDOW
+
+    def at(self, place: np.ndarray, count: int) -> None:
+        """Where params (k, size) are by restart after the next ``count`` steps, which end a window."""
+        before, self.place = self.place, place
+        if before is None:
+            return
+        rate, decay = float(self.engine.learning_rate or 0.0), float(self.engine.learning_rate_decay or 1.0)
+        sizes = rate * decay ** (np.arange(self.done + count) / self.total)
+        window = sizes[-self.engine.window :].sum()
+        far = np.abs(place - before).max(1, initial=0.0) / window
+        for watch, drift in zip(self.watches, far, strict=True):
+            watch.moved(float(drift), float(sizes.sum() / window))
 
     def _living(self) -> list[Watch]:
         return [w for w, alive in zip(self.watches, self.alive, strict=True) if alive]
@@ -151,11 +171,15 @@ class Course:
     # ---- checkpoints -----------------------------------------------------------------------------
 
     def record(self) -> dict[str, Any]:
-        return {"quiet": [w.quiet for w in self.watches], "begin": self.begin}
+        moved = [[w.drift, w.room] for w in self.watches]
+        return {"quiet": [w.quiet for w in self.watches], "begin": self.begin, "moved": moved}
 
-    def restore(self, losses: np.ndarray, record: Mapping[str, Any]) -> None:
-        for watch, found, quiet in zip(self.watches, losses, record["quiet"], strict=True):
+    def restore(self, losses: np.ndarray, place: np.ndarray | None, record: Mapping[str, Any]) -> None:
+        self.place = place
+        moved = record.get("moved", [[0.0, 1.0]] * len(losses))  # none in checkpoints of earlier versions
+        for watch, found, quiet, way in zip(self.watches, losses, record["quiet"], moved, strict=True):
             watch.add(found)
             watch.quiet = int(quiet)
+            watch.moved(float(way[0]), float(way[1]))
         self.alive = np.isfinite(losses).all(1)
         self.begin = record["begin"]

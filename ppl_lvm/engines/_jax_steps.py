@@ -157,6 +157,10 @@ class JaxStepper:
             order = jnp.asarray(np.pad(rows, ((0, self.longest - count), (0, 0))))
         return data, first, count, order
 
+    def place(self) -> np.ndarray:
+        leaves = [np.asarray(v) for v in jax.tree_util.tree_leaves(self.params)]
+        return np.concatenate([v.reshape(self.num_restarts, -1) for v in leaves], axis=1, dtype=float)
+
     def mark(self) -> None:
         self.marked = jax.tree_util.tree_map(jnp.array, self._current())
 

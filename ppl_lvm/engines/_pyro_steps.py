@@ -66,6 +66,10 @@ class PyroStepper:
         if averaged and self.mean:
             self._set(self.mean)
 
+    def place(self) -> np.ndarray:
+        free = [p.detach().numpy().ravel() for p in self._free().values()]
+        return np.concatenate(free, dtype=float)[None] if free else np.zeros((1, 0))
+
     def mark(self) -> None:
         self.marked = {name: value.clone() for name, value in self._current().items()}
 

@@ -42,6 +42,9 @@ class Stepper(Protocol):
         step ``begin`` on the mean of the params is kept beside them.
         """
 
+    def place(self) -> np.ndarray:
+        """Where the params are, unconstrained and flat, (k, size)."""
+
     def mark(self) -> None:
         """Remember the params (the means that are kept beside them, if any) as they are."""
 
@@ -84,6 +87,8 @@ def take_steps(engine: SVI, problem: Problem, run: Run, stepper: Stepper, label:
         tick(course.done)
         while not course.ended:
             losses = stepper.steps(course.done, course.block(), course.begin, stop)
+            if course.ends_window(losses.shape[1]):
+                course.at(stepper.place(), losses.shape[1])
             course.add(losses, checkpoint)
             if course.done == course.mark:
                 stepper.mark()
@@ -123,7 +128,7 @@ def _resumed(engine: SVI, problem: Problem, run: Run, stepper: Stepper, course: 
         return checkpoint
     arrays, record = found
     stepper.restore({k.removeprefix("state/"): v for k, v in arrays.items() if k.startswith("state/")})
-    course.restore(arrays["history/losses"], record)
+    course.restore(arrays["history/losses"], arrays.get("history/place"), record)
     _LOG.info("resumed %s after step %d", checkpoint.path, course.done)
     return checkpoint
 
@@ -131,6 +136,8 @@ def _resumed(engine: SVI, problem: Problem, run: Run, stepper: Stepper, course: 
 def _save(checkpoint: Checkpoint, stepper: Stepper, course: Course) -> None:
     arrays: dict[str, Any] = {f"state/{k}": v for k, v in stepper.arrays().items()}
     arrays["history/losses"] = np.array([w.losses for w in course.watches], dtype=float)
+    if course.place is not None:
+        arrays["history/place"] = course.place
     checkpoint.save_or_warn(arrays, course.record(), "the run")
 
 
