@@ -54,7 +54,7 @@ FREE: dict[str, list[dict[str, Any]]] = {
     ],
     "NUTS": [
         {"num_chains": 1},
-        {"num_starts": 1},
+        {"num_starts": 2},
         {"chain_method": "sequential"},
         {"chain_method": "threads"},
     ],
