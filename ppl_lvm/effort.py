@@ -32,7 +32,8 @@ def effort_of(fit: Fit) -> Effort:
     """The evaluations that a fit took, from its own record (works on loaded fits).
 
     - NUTS, ChEES: leapfrog steps over all chains, warm-up included.
-    - SVI: optimiser steps times particles; then one density for the weight of each draw of the guide.
+    - SVI: optimiser steps times particles (a mirrored pair is two); then one density for the weight of each
+      draw of the guide.
     - ImportanceSampling: no gradient, one density for the weight of each draw.
     - SMC, AIS: gradients of all moves of all particles at all temperatures, without the pilot run (a move of
       L leapfrog steps takes L + 1); then one density for each particle.
@@ -57,7 +58,7 @@ def _svi(fit: Fit) -> Effort:
     batch, rows = getattr(fit.engine, "batch_size", None), fit.meta.get("num_data")
     share = batch / rows if batch and rows else 1.0
     particles = getattr(fit.engine, "objective").num_particles  # noqa: B009  (engines are not imported here)
-    particles *= getattr(fit.engine, "num_restarts", 1)
+    particles *= getattr(fit.engine, "num_restarts", 1) * (2 if fit.meta.get("mirrored") else 1)
     draws = 0 if fit.is_point else fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"]
     return Effort(float(np.size(history["loss"])) * particles * share, float(draws))
 

@@ -1,5 +1,6 @@
 """Evaluations of the log density: counted where the number is known beforehand."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 
 import ppl_lvm as lvm
-from ppl_lvm import AIS, EM, NUTS, SMC, SVI, ImportanceSampling, Renyi, models
+from ppl_lvm import AIS, ELBO, EM, NUTS, SMC, SVI, ImportanceSampling, Renyi, models
 from ppl_lvm.effort import effort_of
 
 Y = np.array([0.3, -0.2, 1.1, 0.4])
@@ -55,8 +56,6 @@ def test_deeper_trees_take_more_steps_than_that() -> None:
 
 
 def test_chains_without_a_record_of_their_warmup_say_so() -> None:
-    import dataclasses
-
     fit = lvm.fit(normal_mean, Y, NUTS(num_warmup=50, num_samples=50, num_chains=2))
     assert fit.sample_stats is not None
     old = dataclasses.replace(fit, meta={k: v for k, v in fit.meta.items() if k != "warmup_steps"})
@@ -68,7 +67,11 @@ def test_guides_take_steps_times_particles() -> None:
     fit = lvm.fit(normal_mean, Y, SVI(num_steps=40, window=10, early_stop=False, num_draws=50))
     assert (effort_of(fit).gradients, effort_of(fit).densities) == (40, 50)
     half = SVI(num_steps=40, window=10, early_stop=False, num_draws=50, batch_size=2)
-    assert effort_of(lvm.fit(normal_mean, Y, half)).gradients == 20  # passes over all the data
+    assert (
+        effort_of(lvm.fit(normal_mean, Y, half)).gradients == 20 * 2
+    )  # passes over the data, mirrored pairs
+    single = dataclasses.replace(half, objective=ELBO(mirrored=False))
+    assert effort_of(lvm.fit(normal_mean, Y, single)).gradients == 20
     bound = SVI(objective=Renyi(num_particles=5), num_steps=40, window=10, early_stop=False, num_draws=50)
     assert effort_of(lvm.fit(normal_mean, Y, bound)).gradients == 200
 

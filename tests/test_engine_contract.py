@@ -107,7 +107,7 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "patience": [0, 2.5],
         "checkpoint": [3, True, "", "a\0b"],
         "checkpoint_every": [0, 1.5],
-        "average": ["no", 2, None],
+        "average": ["no", 2],
         "num_restarts": [0, 1.5, None],
         "num_devices": [0, 1.5, None],
         "distributed": ["yes", 2, None],

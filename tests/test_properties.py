@@ -102,7 +102,7 @@ FIELDS: list[tuple[type, str, Rule]] = [
     (SVI, "clip_norm", or_none(positive)),
     (SVI, "tolerance", positive),
     (SVI, "early_stop", flag),
-    (SVI, "average", flag),
+    (SVI, "average", or_none(flag)),
     (SVI, "num_restarts", count()),
     (SVI, "warmup_steps", count(0)),
     (SVI, "validation", lambda v: number(v) and 0 <= v < 1),

@@ -19,7 +19,7 @@ import numpy as np
 from ppl_lvm.backends._dependences import dependences
 from ppl_lvm.backends._encoder import feature_names, initial_params, network_of, weights_in
 from ppl_lvm.backends._guide_layout import Layout, layout_of
-from ppl_lvm.backends._jax_guide import Guide, identity
+from ppl_lvm.backends._jax_guide import Guide, identity, symmetric
 from ppl_lvm.backends.density import Density, Tree
 from ppl_lvm.core import Problem
 from ppl_lvm.families import Amortized
@@ -103,7 +103,7 @@ def datum_guide(problem: Problem, density: Density, family: Any, point: Any, sta
             total = total + _standard(gap, own.log_scale).sum()
         return total
 
-    return Guide(init, draw, log_prob, identity, identity, splits=True, centre=centre)
+    return Guide(init, draw, log_prob, identity, identity, splits=True, image=symmetric(draw, centre))
 
 
 class _Encoder:

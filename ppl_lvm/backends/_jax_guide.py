@@ -10,24 +10,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from ppl_lvm.backends.density import Tree
+
+Drawn = tuple[Tree, tuple[Any, Any | None]]
+Draw = Callable[[Tree, Any, Tree], Drawn]
 
 
 class Guide(NamedTuple):
     """A family of densities on unconstrained space; ``constrain`` maps params for storing.
 
-    ``splits`` says that log q comes split over the data plate. ``centre(params, data)`` is what draws are
-    symmetric about, None where they are not: 2 * centre - z has z's density."""
+    ``splits`` says that log q comes split over the data plate. ``image`` gives what ``draw`` gives at the
+    same arguments for noise of the other sign; None where a family has no Gaussian noise."""
 
     init: Callable[[Any], Tree]
-    draw: Callable[[Tree, Any, Tree], tuple[Tree, tuple[Any, Any | None]]]
+    draw: Draw
     log_prob: Callable[[Tree, Tree, Tree], Any]
     constrain: Callable[[Tree], Tree]
     unconstrain: Callable[[Tree], Tree]
     splits: bool = False
-    centre: Callable[[Tree, Tree], Tree] | None = None
+    image: Draw | None = None
+
+
+def symmetric(draw: Draw, centre: Callable[[Tree, Tree], Tree]) -> Draw:
+    """Images of draws that are symmetric about ``centre(params, data)``: 2 * centre - z, of equal log q."""
+
+    def image(params: Tree, key: Any, data: Tree) -> Drawn:
+        z, log_q = draw(params, key, data)
+        return jax.tree_util.tree_map(lambda c, v: 2 * c - v, centre(params, data), z), log_q
+
+    return image
 
 
 def standard_log_prob(noise: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from ppl_lvm.backends._dependences import dependences
 from ppl_lvm.backends._jax_datum_guides import datum_guide
 from ppl_lvm.backends._jax_flows import flow_parts
-from ppl_lvm.backends._jax_guide import Guide, identity, standard_log_prob
+from ppl_lvm.backends._jax_guide import Guide, identity, standard_log_prob, symmetric
 from ppl_lvm.backends._jax_program_guide import program_guide
 from ppl_lvm.backends.density import Density, Tree
 from ppl_lvm.core import Problem
@@ -68,7 +68,7 @@ def _mean_field(density: Density, point: Any) -> Guide:
         noise = (density.flatten(z) - params["loc"]) / jnp.exp(params["log_scale"])
         return standard_log_prob(noise) - params["log_scale"].sum()
 
-    return Guide(init, draw, log_prob, identity, identity, centre=_loc(density))
+    return Guide(init, draw, log_prob, identity, identity, image=symmetric(draw, _loc(density)))
 
 
 def _loc(density: Density) -> Callable[[Tree, Tree], Tree]:
@@ -105,7 +105,7 @@ def _gaussian(density: Density, point: Any, rank: int | None) -> Guide:
         noise = jax.scipy.linalg.solve_triangular(root, gap, lower=True)
         return standard_log_prob(noise) - jnp.log(jnp.diag(root)).sum()
 
-    return Guide(init, draw, log_prob, identity, identity, centre=_loc(density))
+    return Guide(init, draw, log_prob, identity, identity, image=symmetric(draw, _loc(density)))
 
 
 def _flow(density: Density, point: Any, settings: Flow) -> Guide:

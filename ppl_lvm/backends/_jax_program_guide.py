@@ -12,6 +12,7 @@ import numpy as np
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
+from ppl_lvm.backends._base_noise import noise_of, value_at
 from ppl_lvm.backends._jax_guide import Guide
 from ppl_lvm.backends._numpyro import split_arguments
 from ppl_lvm.backends.density import Density, Tree
@@ -27,9 +28,12 @@ def program_guide(
     if "init" in inspect.signature(program).parameters and start:
         extra["init"] = {k: jnp.asarray(v) for k, v in start.items()}
 
-    def run(params: Tree, key: Any, data: Tree, values: Tree | None = None) -> dict:
-        seeded = handlers.seed(handlers.substitute(program, data={**params, **(values or {})}), key)
-        return handlers.trace(seeded).get_trace(**data, **extra)
+    def run(params: Tree, key: Any, data: Tree, values: Tree | None = None, turned: Any = None) -> dict:
+        """``turned`` are sites whose noise is given, which goes in with the other sign."""
+        held = handlers.substitute(program, data={**params, **(values or {})})
+        if turned:
+            held = handlers.substitute(held, substitute_fn=lambda site: _image(site, turned))
+        return handlers.trace(handlers.seed(held, key)).get_trace(**data, **extra)
 
     try:
         first = run({}, jax.random.key(0), arrays)
@@ -79,12 +83,31 @@ def program_guide(
     def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, tuple[Any, Any | None]]:
         return log_q(run(constrain(params), key, data), data)
 
+    def image(params: Tree, key: Any, data: Tree) -> tuple[Tree, tuple[Any, Any | None]]:
+        held = constrain(params)
+        first = run(held, key, data)
+        noise = {n: noise_of(first[n]["fn"], first[n]["value"], _solve) for n in sites}
+        turned = {n: jax.lax.stop_gradient(v) for n, v in noise.items() if v is not None}
+        others = jax.random.fold_in(key, 1)  # for sites of other noise
+        return log_q(run(held, others, data, turned=turned), data)
+
     def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
         values = density.constrain(z, data, {})
         rest, local = log_q(run(constrain(params), jax.random.key(0), data, values), data)[1]
         return rest if local is None else rest + local.sum()
 
-    return Guide(init, draw, log_prob, constrain, unconstrain, splits=True)
+    return Guide(init, draw, log_prob, constrain, unconstrain, splits=True, image=image)
+
+
+def _image(site: Any, turned: Mapping[str, Any]) -> Any | None:
+    if site["type"] != "sample" or site["name"] not in turned:
+        return None
+    return value_at(site["fn"], -turned[site["name"]])
+
+
+def _solve(lower: Any, value: Any) -> Any:
+    many = jnp.broadcast_to(lower, (*value.shape[:-1], *lower.shape[-2:]))
+    return jax.scipy.linalg.solve_triangular(many, value[..., None], lower=True)[..., 0]
 
 
 def _real() -> Any:

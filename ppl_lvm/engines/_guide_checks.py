@@ -21,20 +21,19 @@ def check_guide(guide: Any) -> None:
         )
 
 
-def is_gaussian(guide: Any, problem: Problem, backend: str) -> bool:
-    """Whether the guide that a setting gives is a Gaussian by name, on unconstrained space."""
-    program = problem.model.pyro if backend == "pyro" else problem.model.numpyro
-    own = getattr(program, "guide", None) if guide is None else guide
-    return not (callable(own) or isinstance(own, Flow) or own in ("delta", "laplace", "flow", "spline"))
+def mirrors(guide: Any) -> bool:
+    """Whether draws of the guide that a setting gives can come in mirrored pairs: of Gaussian families on
+    unconstrained space, and of programs, at their Gaussian sites."""
+    return callable(guide) or not (isinstance(guide, Flow) or guide in ("delta", "laplace", "flow", "spline"))
 
 
-def mirror_reason(engine: Any, problem: Problem, backend: str) -> str | None:
+def mirror_reason(engine: Any) -> str | None:
     """Why draws cannot come in mirrored pairs where that is asked for."""
-    if not getattr(engine.objective, "mirrored", None) or is_gaussian(engine.guide, problem, backend):
+    if not getattr(engine.objective, "mirrored", None) or mirrors(engine.guide):
         return None
     return (
-        "mirrored=True is for Gaussian guides by name ('mean_field', 'full_rank', 'low_rank', 'structured', "
-        f"'amortized'), and the guide is {engine.guide or 'the own one of the model'!r}; leave mirrored out"
+        f"mirrored=True turns the sign of a guide's Gaussian noise, and guide={engine.guide!r} is "
+        f"{'a point' if engine.guide in ('delta', 'laplace') else 'a flow'}; leave mirrored out"
     )
 
 

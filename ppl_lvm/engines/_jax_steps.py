@@ -267,14 +267,18 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
     split = split_log_joint(density) if engine.batch_size is not None else density.log_joint
 
     mirrored = isinstance(objective, ELBO) and objective.mirrored
+    draw = _pair(guide) if mirrored else guide.draw
 
     def terms(params: Any, key: Any, data: Any) -> tuple[Any, Any]:
-        z, (q_rest, q_local) = guide.draw(params.guide, key, data)
+        z, log_q = draw(params.guide, key, data)
         held = constrained(density, params.model)
-        if mirrored:
-            rest, per_datum = _mean_of_pair(lambda v: split(v, data, held), z, guide, params.guide, data)
-        else:
-            rest, per_datum = split(z, data, held)
+        if not mirrored:
+            return weighed(split(z, data, held), log_q)
+        both = jax.vmap(lambda z, log_q: weighed(split(z, data, held), log_q))(z, log_q)
+        return jax.tree_util.tree_map(lambda v: v.mean(0), both)
+
+    def weighed(log_p: Any, log_q: Any) -> tuple[Any, Any]:
+        (rest, per_datum), (q_rest, q_local) = log_p, log_q
         if per_datum is None:  # the density does not split, and then neither do the weights
             return rest - q_rest - (0.0 if q_local is None else q_local.sum()), jnp.zeros(0)
         return rest - q_rest, per_datum if q_local is None else per_datum - q_local
@@ -296,10 +300,11 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
     return loss
 
 
-def _mean_of_pair(
-    split: Callable[[Any], tuple[Any, Any]], z: Any, guide: Guide, params: Any, data: Any
-) -> tuple[Any, Any]:
-    """The log joint's parts averaged over a draw and its mirror image, at which log q is the same."""
-    centre = guide.centre(params, data)  # type: ignore[misc]  # checked with the settings
-    pair = jax.tree_util.tree_map(lambda c, v: jnp.stack([v, 2 * c - v]), centre, z)
-    return jax.tree_util.tree_map(lambda v: v.mean(0), jax.vmap(split)(pair))
+def _pair(guide: Guide) -> Callable[..., Any]:
+    """A draw and its image, along a first axis."""
+
+    def draw(params: Any, key: Any, data: Any) -> Any:
+        two = guide.draw(params, key, data), guide.image(params, key, data)  # type: ignore[misc]  # checked
+        return jax.tree_util.tree_map(lambda *v: jnp.stack(v), *two)
+
+    return draw

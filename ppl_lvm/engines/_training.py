@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_lvm.backends.amortised import amortised
 from ppl_lvm.core import Problem
-from ppl_lvm.engines._guide_checks import is_gaussian
+from ppl_lvm.engines._guide_checks import mirrors
 from ppl_lvm.engines._rows import first_rows
 from ppl_lvm.engines.objectives import ELBO
 
@@ -56,8 +56,8 @@ def _settled_for_batches(engine: SVI, problem: Problem) -> SVI:
         engine = dataclasses.replace(engine, average=some)
     objective = engine.objective
     if isinstance(objective, ELBO) and objective.mirrored is None:
-        mirrored = some and is_gaussian(engine.guide, problem, engine.backend_for(problem))
-        engine = dataclasses.replace(engine, objective=dataclasses.replace(objective, mirrored=mirrored))
+        pairs = dataclasses.replace(objective, mirrored=some and mirrors(engine.guide))
+        engine = dataclasses.replace(engine, objective=pairs)
     return engine
 
 

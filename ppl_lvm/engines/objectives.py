@@ -17,10 +17,11 @@ class ELBO:
     known), ``"enum"`` (discrete sites summed out), or ``"auto"``: enum where the model has discrete
     latents, mean_field where guide and model declare the same sites in the same order, else trace.
 
-    ``mirrored`` makes each particle a pair of draws that mirror each other at the guide's centre (antithetic
+    ``mirrored`` makes each particle a pair of draws from the same Gaussian noise with both signs (antithetic
     variates; for gradients of this kind Wu et al. 2019). In the gradient of the guide's widths the noise of a
-    batch of rows is then the same for both and cancels, which with many data is most of it. It is for named
-    Gaussian families; None: where these are fitted on minibatches.
+    batch of rows is then the same for both and cancels, which with many data is most of it. It is for
+    Gaussian families, and for programs at sites that are Gaussian or transformed Gaussian; None: on
+    minibatches.
 
     In trainings by epochs (amortised models) the KL term may be changed: ``beta`` multiplies it (a number, or
     an :class:`Annealing`; Higgins et al. 2017), and ``free_bits`` is the least that each latent dimension's

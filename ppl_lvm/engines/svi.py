@@ -186,7 +186,7 @@ class SVI(Engine):
             or self._points_have_no_weights()
             or self._too_few_weights()
             or self._amortized(problem)
-            or mirror_reason(self, problem, self.backend_for(problem))
+            or mirror_reason(self)
             or batches_reason(self, problem)
             or backend_or_reason(self.backend, first_rows(self, problem))
             or self._moving_supports(first_rows(self, problem))
@@ -272,7 +272,9 @@ class SVI(Engine):
             from ppl_lvm.engines._jax_svi import run_svi
         else:
             from ppl_lvm.engines._pyro_svi import run_svi
-        return dataclasses.replace(run_svi(engine, problem, run), engine=self)
+        fit = run_svi(engine, problem, run)
+        meta = {**fit.meta, "mirrored": True} if getattr(engine.objective, "mirrored", None) else fit.meta
+        return dataclasses.replace(fit, engine=self, meta=meta)
 
 
 def _is_number(value: Any, expected: int) -> bool:
