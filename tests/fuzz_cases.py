@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from fuzz_data import ODD, forms_of
+from fuzz_jax import COMPILED, FREE, PROGRAMS
 from fuzz_models import SOURCES, Source
 from fuzz_settings import BAD_CALLS, BAD_SETTINGS, ENGINES, GOOD_SETTINGS, ODD_SETTINGS
 
@@ -52,44 +53,43 @@ class Case:
 
 
 ON_PYRO = sorted(name.removesuffix("-pyro") for name in ENGINES if name.endswith("-pyro"))
+_BY_NAME = {source.name: source for source in SOURCES}
+_ON_JAX = 0.27  # of the combinations
 
 
 def draw(number: int) -> Case:
     """The combination of a number."""
     rng = np.random.default_rng((7, number))
     pick = lambda values: values[int(rng.integers(len(values)))]  # noqa: E731
-    source = pick(SOURCES)
-    jax = sorted(source.jax)
-    if jax and rng.random() < 0.3:
-        engine = f"{pick(jax)}-numpyro"
+    on_jax = rng.random() < _ON_JAX
+    if on_jax:
+        model, name, settings = pick(PROGRAMS)
+        source, valid = _BY_NAME[model], True
     else:
+        source = pick(SOURCES)
         takes = sorted(source.engines)
-        engine = f"{pick(takes if takes and rng.random() < 0.95 else ON_PYRO)}-pyro"
-    name, _, backend = engine.partition("-")
-    valid = name in source.engines | source.jax
-    settings = pick([s for s in GOOD_SETTINGS[engine] if not (source.by_epochs and "average" in s)])
+        name = pick(takes if takes and rng.random() < 0.95 else ON_PYRO)
+        fit_for = [s for s in GOOD_SETTINGS[name] if not (source.by_epochs and "average" in s)]
+        settings, valid = pick(fit_for), name in source.engines
     kind = rng.choice(["plain", "form", "odd data", "odd setting", "bad setting", "bad call"],
                       p=[0.1, 0.4, 0.25, 0.1, 0.1, 0.05])  # fmt: skip
     change, argument, call = "as it is", None, {}
     names = sorted(source.data(np.random.default_rng(0)))
     if kind in ("form", "odd data") and names:
         argument = pick(names)
-        change = pick(sorted(forms_of(source) if kind == "form" else ODD))
-        if backend == "numpyro" and change in COMPILED:
-            change = "strided" if kind == "form" else "1e8"
+        changes = forms_of(source) if kind == "form" else ODD
+        change = pick(sorted(changes.keys() - COMPILED if on_jax else changes))
         valid = valid and kind == "form"
-    elif kind == "odd setting" and name in ODD_SETTINGS and backend == "pyro":
+    elif kind == "odd setting" and on_jax:
+        settings = settings | pick(FREE.get(name, [{}]))
+    elif kind == "odd setting" and name in ODD_SETTINGS:
         settings, valid = settings | pick(ODD_SETTINGS[name]), False
     elif kind == "bad setting":
         settings, valid = settings | pick(BAD_SETTINGS[name]), False
     elif kind == "bad call":
         call, valid = pick(BAD_CALLS), False
+    engine = f"{name}-{'numpyro' if on_jax else 'pyro'}"
     return Case(number, source, engine, settings, change, argument, call, valid)
-
-
-# Other shapes and types of data, for which JAX's programs would be compiled anew.
-COMPILED = {"one row", "two rows", "fewer rows than components", "one column", "flat", "one dimension more",
-            "duplicates", "integers", "bool", "int64", "uint8", "pandas Int64", "tensor of bool"}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import itertools
 from collections import Counter
 
 import pytest
-from fuzz_cases import Outcome, draw, outcome
+from fuzz_cases import ON_PYRO, Outcome, draw, outcome
+from fuzz_jax import RESULTS as RESULTS_ON_JAX
+from fuzz_jax import SHARE
 
 NUM = 2000
 FEW = 45  # the first of these on Pyro, for the fast test
@@ -30,7 +32,13 @@ def test_a_few_random_runs_end_as_they_should() -> None:
 
 @pytest.mark.slow
 def test_random_runs_end_as_they_should() -> None:
-    outcomes = [outcome(draw(number)) for number in range(NUM)]
-    engines = Counter(o.case.engine for o in outcomes if o.kind == "result")
-    assert len(engines) >= 12, engines  # every engine, on the backends that it has
+    """In the order of their programs, so that what is compiled is still kept when it is wanted again."""
+    cases = sorted(map(draw, range(NUM)), key=lambda c: (c.engine, c.source.name, repr(c.settings)))
+    on_jax = [case for case in cases if case.engine.endswith("-numpyro")]
+    assert len(on_jax) >= SHARE * NUM
+    outcomes = [outcome(case) for case in cases]
     judge(outcomes)
+    engines = Counter(o.case.engine for o in outcomes if o.kind == "result")
+    few = {name: engines[f"{name}-numpyro"] for name in RESULTS_ON_JAX}
+    assert all(few[name] >= least for name, least in RESULTS_ON_JAX.items()), few
+    assert all(engines[f"{name}-pyro"] >= 50 for name in ON_PYRO), engines

@@ -44,7 +44,10 @@ def check_folder(field: str, value: Any) -> str:
     """The folder's name as text."""
     if not isinstance(value, (str, Path)):
         raise TypeError(f"{field}: expected the name of a folder, got {value!r}.")
-    return str(value)
+    name = str(value)
+    if not name.strip() or "\0" in name:  # an empty name would be the current folder
+        raise ValueError(f"{field}: expected the name of a folder, got {name!r}; give one, such as 'run-1'.")
+    return name
 
 
 def settle_folder(engine: Any) -> None:
