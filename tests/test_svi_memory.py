@@ -1,0 +1,128 @@
+"""SVI on many rows: what is allocated follows the data by one copy here and one on the device, no more."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import same_arrays
+
+from ppl_lvm import data, emissions, models, streams
+from ppl_lvm.core import Run
+from ppl_lvm.engines import _start
+from ppl_lvm.engines._batches import Batches
+from ppl_lvm.engines._start import starting_values
+from ppl_lvm.fitting import prepare
+
+MB = 2**20
+SLACK = 2 * MB  # traces of programs at few rows, and objects
+MIXTURE = models.GaussianMixture(2, covariance="diag")
+
+
+def rows(n: int, d: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(n, d)) + 4.0 * (np.arange(n) % 2)[:, None]
+
+
+def allocated(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What ``work`` gives, and the bytes of NumPy and Python that it kept and had at most."""
+    tracemalloc.start()
+    try:
+        result = work()
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return result, kept, peak
+
+
+# ---- checks and preparation ----------------------------------------------------------------------------
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as it is used": lambda x: x,
+    "columns first": np.asfortranarray,
+    "every second row": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "single precision": lambda x: x.astype(np.float32),
+    "integers": lambda x: x.astype(np.int32),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("model", [MIXTURE, models.Mixture(2, emissions.Gaussian("diag"))])
+def test_a_problem_holds_one_copy_and_makes_no_other(layout: str, model: Any) -> None:
+    prepare(model, rows(25_000), few_rows=True)  # imports and traces
+    x = LAYOUTS[layout](rows(400_000))
+    size = x.size * 8
+    problem, kept, peak = allocated(lambda: prepare(model, x, few_rows=True))
+    blocks = 3 * streams.BLOCK  # of moments and checks
+    assert size <= kept < size + SLACK
+    assert peak < size + blocks + SLACK < 2 * size
+    held = problem.arguments["x"]
+    assert held.flags.c_contiguous and held.dtype == np.float64
+    assert not np.shares_memory(held, x)  # the user may go on to change theirs
+    np.testing.assert_array_equal(held[::9999], x[::9999].astype(float))
+
+
+def test_what_is_not_finite_is_found_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = rows(1000)
+    monkeypatch.setattr(streams, "BLOCK", 320)  # ten rows
+    assert streams.where_bad(x, streams.not_finite) is None
+    x[500, 3], x[501, 0], x[999] = np.nan, np.inf, -np.inf
+    assert streams.where_bad(x, streams.not_finite) == (6, (500, 3))
+    assert streams.where_bad(x, np.isnan) == (1, (500, 3))
+    assert streams.where_bad(np.array(np.nan), np.isnan) == (1, (0,))
+    with pytest.raises(ValueError, match=r"x: 6 of 4000 values are NaN or infinite .*index \(500, 3\)"):
+        data.to_array("x", x)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_moments_in_blocks_are_those_of_all_rows(offset: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = rows(999) * [1.0, 10.0, 0.1, 1.0] + offset
+    whole = streams.column_moments(x)
+    np.testing.assert_array_equal(whole[0], x.mean(0))  # one block: to the bit
+    np.testing.assert_array_equal(whole[1], x.std(0))
+    monkeypatch.setattr(streams, "BLOCK", 1000)
+    mean, sd, largest = streams.column_moments(x)
+    away = x - offset  # exact but for the rounding of x itself
+    np.testing.assert_allclose(mean - offset, away.mean(0), rtol=0, atol=1e-15 * 999 * (1 + offset))
+    np.testing.assert_allclose(sd, away.std(0), rtol=1e-10)
+    np.testing.assert_array_equal(largest, np.abs(x).max(0))
+
+
+# ---- starts and the order of rows ----------------------------------------------------------------------
+
+
+class Watched:
+    """A model's closed forms, with the number of rows that starts were made from."""
+
+    def __init__(self, exact: Any) -> None:
+        self.exact, self.seen = exact, []
+
+    def initial_values(self, arguments: Mapping[str, Any], rng: Any) -> dict[str, np.ndarray]:
+        self.seen.append(np.array(arguments["x"]))
+        found: dict[str, np.ndarray] = self.exact.initial_values(arguments, rng)
+        return found
+
+
+def test_a_start_looks_at_so_many_rows_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(MIXTURE.exact)
+    monkeypatch.setattr(models.GaussianMixture, "exact", property(lambda self: watched))
+    problem = prepare(MIXTURE, rows(60_000), few_rows=True)
+    first, again, other = (starting_values(problem, Run(seed))[0] for seed in (0, 0, 1))
+    assert [len(x) for x in watched.seen] == [_start._ENOUGH] * 3
+    assert len(np.unique(watched.seen[0], axis=0)) == _start._ENOUGH  # no row twice
+    assert same_arrays(first, again)
+    assert not same_arrays(first, other)
+
+
+def test_orders_of_rows_take_four_bytes_a_row() -> None:
+    n = 200_000
+    batches = Batches(seed=3, num_data=n, size=1000)
+    _, kept, peak = allocated(lambda: batches.rows(0, 2))
+    assert kept < 4 * n + 100_000
+    assert peak < 4 * n + 100_000
+    _, kept, peak = allocated(lambda: [batches.rows(i, 1) for i in range(0, 1000, 100)])  # more epochs
+    assert peak < 2 * 4 * n + 100_000
+    order = np.random.default_rng([3, 3, 1]).permutation(n)  # the draws of an epoch, as they always were
+    np.testing.assert_array_equal(batches.rows(200, 2), order[:2000].reshape(2, 1000))
