@@ -162,21 +162,25 @@ def let_go(array: np.ndarray) -> None:
 
 
 def column_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means, sds and largest absolute values of the columns of x (n, d), in blocks of rows.
+    """Means, sds and largest absolute values of the columns of x (n, d), in blocks of rows; NaN is missing.
 
     Sums of squares about the blocks' own means are merged by Chan, Golub and LeVeque (1983, *The American
     Statistician* 37, equations 2.1).
     """
-    count, mean, squares, largest = 0, *(np.zeros(x.shape[1]) for _ in range(3))
-    for block in in_blocks(x):
-        m, own = len(block), block.mean(0, dtype=float)
-        away = own - mean
-        squares = squares + ((block - own) ** 2).sum(0) + away**2 * (count * m / (count + m))
-        mean = own if not count else mean + away * (m / (count + m))
-        count += m
-        high, low = block.max(0).astype(float), block.min(0).astype(float)
-        largest = np.maximum(largest, np.maximum(high, -low))
-    return mean, np.sqrt(squares / count), largest
+    count, mean, squares, largest = (np.zeros(x.shape[1]) for _ in range(4))
+    for raw in in_blocks(x):
+        block = np.asarray(raw, dtype=float)
+        seen = ~np.isnan(block)
+        own = seen.sum(0)
+        away = np.where(seen, block, 0.0).sum(0) / np.maximum(own, 1)
+        squares += (np.where(seen, block - away, 0.0) ** 2).sum(0)
+        away -= mean
+        count += own
+        share = own / np.maximum(count, 1)
+        squares += away**2 * (count - own) * share
+        mean += away * share
+        largest = np.fmax(largest, np.fmax(np.fmax.reduce(block), -np.fmin.reduce(block)))
+    return mean, np.sqrt(squares / np.maximum(count, 1)), largest
 
 
 def in_memory(arguments: Mapping[str, Any], dtype: str) -> dict[str, Any]:
