@@ -51,7 +51,7 @@ def test_averages_come_closer_to_the_optimum_than_last_iterates() -> None:
 def test_what_is_averaged_are_the_params_of_the_steps(backend: str) -> None:
     """From the params after each number of steps: their mean in unconstrained space, from half on."""
     settings = {**SETTINGS, "backend": backend, "learning_rate_decay": 1.0, "early_stop": False}
-    each = [lvm.fit(regression, DATA, SVI(num_steps=n, **settings)).params for n in (4, 5, 6)]
+    each = [lvm.fit(regression, DATA, SVI(num_steps=n, average=False, **settings)).params for n in (4, 5, 6)]
     mean = lvm.fit(regression, DATA, SVI(num_steps=6, average=True, **settings))
     assert mean.status.details["averaged_steps"] == 3
     for name, found in mean.params.items():
@@ -157,7 +157,7 @@ def test_restarts_that_agree_say_nothing() -> None:
 def test_a_restart_that_breaks_off_leaves_the_others() -> None:
     from ppl_lvm.engines._course import Course
 
-    course = Course(SVI(learning_rate=0.1, window=10), 100, 2)
+    course = Course(SVI(learning_rate=0.1, window=10), 100, 2, 1)
     course.add(np.stack([np.ones(10), np.full(10, np.nan)]), None)
     assert course.alive.tolist() == [True, False]
     assert course.best() == 0

@@ -83,6 +83,10 @@ def datum_guide(problem: Problem, density: Density, family: Any, point: Any, sta
             local = _standard(noise, own.log_scale)
         return layout.by_site(jnp.moveaxis, g, u), (rest, local)
 
+    def centre(params: Tree, data: Tree) -> Tree:
+        g = params["loc"] if layout.num_outer else None
+        return layout.by_site(jnp.moveaxis, g, by_datum(params, data).mean if layout.num_inner else None)
+
     def log_prob(params: Tree, z: Tree, data: Tree) -> Any:
         g, u = layout.vectors(jnp, z)
         v, total = jnp.zeros(0, point.dtype), jnp.zeros((), point.dtype)
@@ -99,7 +103,7 @@ def datum_guide(problem: Problem, density: Density, family: Any, point: Any, sta
             total = total + _standard(gap, own.log_scale).sum()
         return total
 
-    return Guide(init, draw, log_prob, identity, identity, splits=True)
+    return Guide(init, draw, log_prob, identity, identity, splits=True, centre=centre)
 
 
 class _Encoder:

@@ -18,7 +18,8 @@ from ppl_lvm.backends.density import Tree
 class Guide(NamedTuple):
     """A family of densities on unconstrained space; ``constrain`` maps params for storing.
 
-    ``splits`` says that log q comes split over the data plate."""
+    ``splits`` says that log q comes split over the data plate. ``centre(params, data)`` is what draws are
+    symmetric about, None where they are not: 2 * centre - z has z's density."""
 
     init: Callable[[Any], Tree]
     draw: Callable[[Tree, Any, Tree], tuple[Tree, tuple[Any, Any | None]]]
@@ -26,6 +27,7 @@ class Guide(NamedTuple):
     constrain: Callable[[Tree], Tree]
     unconstrain: Callable[[Tree], Tree]
     splits: bool = False
+    centre: Callable[[Tree, Tree], Tree] | None = None
 
 
 def standard_log_prob(noise: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -74,7 +74,11 @@ def _mean_field(density: Density, point: Any) -> Guide:
         noise = (density.flatten(z) - params["loc"]) / jnp.exp(params["log_scale"])
         return standard_log_prob(noise) - params["log_scale"].sum()
 
-    return Guide(init, draw, log_prob, identity, identity)
+    return Guide(init, draw, log_prob, identity, identity, centre=_loc(density))
+
+
+def _loc(density: Density) -> Callable[[Tree, Tree], Tree]:
+    return lambda params, data: density.unflatten(params["loc"])
 
 
 def _gaussian(density: Density, point: Any, rank: int | None) -> Guide:
@@ -107,7 +111,7 @@ def _gaussian(density: Density, point: Any, rank: int | None) -> Guide:
         noise = jax.scipy.linalg.solve_triangular(root, gap, lower=True)
         return standard_log_prob(noise) - jnp.log(jnp.diag(root)).sum()
 
-    return Guide(init, draw, log_prob, identity, identity)
+    return Guide(init, draw, log_prob, identity, identity, centre=_loc(density))
 
 
 def _flow(density: Density, point: Any, settings: Flow) -> Guide:

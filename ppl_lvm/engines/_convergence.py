@@ -11,10 +11,11 @@ from ppl_lvm.core import Evidence, Outcome, Problem, Status
 
 
 class Watch:
-    """The loss history (negative bound, nats) and the stopping rule described in ``SVI``."""
+    """The loss history (negative bound, nats) and the stopping rule described in ``SVI``; ``size`` is the
+    number of coordinates that are fitted."""
 
-    def __init__(self, window: int, tolerance: float, patience: int = 2) -> None:
-        self.window, self.tolerance, self.patience = window, tolerance, patience
+    def __init__(self, window: int, tolerance: float, size: int, patience: int = 2) -> None:
+        self.window, self.tolerance, self.size, self.patience = window, tolerance, size, patience
         self.losses: list[float] = []
         self.quiet = 0
         self.gain = self.gain_error = math.nan
@@ -54,13 +55,29 @@ class Watch:
         last = np.array(self.losses[-max(self.window, len(self.losses) // 10) :])
         return float(last.mean()), math.sqrt(_mean_variance(last)) if len(last) >= 20 else math.nan
 
-    def status(self) -> Status:
-        """Converged if the last gain is below the tolerance or within two standard errors of zero."""
+    def status(self, gains: np.ndarray | None = None) -> Status:
+        """Converged if the last gain is below the tolerance or within two standard errors of zero, and these
+        could hide none that matters; else it says which of the two is not so.
+
+        ``gains`` are those by batch of the params at the end over earlier ones, where they were compared at
+        equal rows and draws.
+        """
         self.measure()
+        if gains is not None:
+            self.gain, self.gain_error = float(gains.mean()), float(gains.std(ddof=1) / math.sqrt(len(gains)))
         details = {"steps": float(len(self.losses)), "last_gain": self.gain, "gain_error": self.gain_error}
-        converged = self.gain < max(self.tolerance, 2 * self.gain_error)
         details = {k: v for k, v in details.items() if math.isfinite(v)}
-        return Status(Outcome.CONVERGED if converged else Outcome.MAX_STEPS, details)
+        blind = 2 * self.gain_error > max(10 * self.tolerance, self.size / 8)
+        converged = self.gain < max(self.tolerance, 2 * self.gain_error) and not blind
+        said = _BLIND.format(2 * self.gain_error) if blind else ""
+        outcome = Outcome.CONVERGED if converged else Outcome.MAX_STEPS
+        return Status(outcome, details, (said,) if said else ())
+
+
+_BLIND = (
+    "the noise of the objective hides gains of up to {:.3g} nats, so that nothing says whether the optimum "
+    "is reached; take more steps, more particles or larger batches"
+)
 
 
 def _mean_variance(x: np.ndarray) -> float:

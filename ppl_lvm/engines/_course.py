@@ -23,9 +23,10 @@ class Course:
     the objective has settled, at the latest after half of the steps, and lasts as long as what was before.
     """
 
-    def __init__(self, engine: SVI, total: int, num_restarts: int) -> None:
+    def __init__(self, engine: SVI, total: int, num_restarts: int, size: int) -> None:
+        """``size`` is the number of coordinates that are fitted."""
         self.engine, self.total = engine, total
-        self.watches = [Watch(engine.window, engine.tolerance) for _ in range(num_restarts)]
+        self.watches = [Watch(engine.window, engine.tolerance, size) for _ in range(num_restarts)]
         self.alive = np.ones(num_restarts, bool)
         self.begin: int | None = None
 
@@ -46,12 +47,32 @@ class Course:
             return self.engine.early_stop and self.begin is not None and self.done >= 2 * self.begin
         return self.engine.early_stop and self.settled
 
+    @property
+    def mark(self) -> int | None:
+        """The step whose params those at the end are compared with: on minibatches, a window before the last
+        step, or half way through the averages; None where that is not known yet."""
+        if self.engine.batch_size is None:
+            return None
+        if not self.engine.average:
+            return self.total - max(self.engine.window, self.total // 10)
+        if self.begin is None:
+            return None
+        end = min(self.total, 2 * self.begin) if self.engine.early_stop else self.total
+        return (self.begin + end) // 2
+
+    @property
+    def compared(self) -> int:
+        """At how many batches; beside the run these are few."""
+        return min(max(self.engine.window, self.total // 20), max(10, self.total // 5))
+
     def block(self) -> int:
         """Steps till the stopping rule is asked: windows end at their multiples, wherever a run starts."""
         window, half = self.engine.window, self.total // 2
-        count = min(window - self.done % window, self.total - self.done)
-        waits = self.engine.average and self.begin is None and self.done < half
-        return min(count, half - self.done) if waits else count
+        ends = [self.total, self.done + window - self.done % window]
+        if self.engine.average and self.begin is None:
+            ends.append(half)
+        ends.append(self.mark or 0)
+        return min(end - self.done for end in ends if end > self.done)
 
     def add(self, losses: np.ndarray, checkpoint: Checkpoint | None) -> None:
         """Losses of the next steps by restart; raises where no restart is left whose losses are finite."""
@@ -101,15 +122,14 @@ class Course:
         bounds, errors = self._bounds()
         return {"bound": bounds.tolist(), "error": errors.tolist(), "kept": best}
 
-    def status(self, best: int) -> Status:
-        status = self.watches[best].status()
+    def status(self, best: int, gains: np.ndarray | None = None) -> Status:
+        status = self.watches[best].status(gains)
         details = dict(status.details)
         if self.begin is not None:
             details["averaged_steps"] = float(self.done - self.begin)
         outcome = status.outcome if self.ended else Outcome.INTERRUPTED
-        return dataclasses.replace(
-            status, outcome=outcome, details=details, messages=(*status.messages, *self._disagreement(best))
-        )
+        messages = (*status.messages, *self._disagreement(best)) if self.ended else self._disagreement(best)
+        return dataclasses.replace(status, outcome=outcome, details=details, messages=messages)
 
     def _disagreement(self, best: int) -> tuple[str, ...]:
         """What to say of restarts that ended elsewhere: lower by more than the tolerance and three errors."""

@@ -21,6 +21,23 @@ def check_guide(guide: Any) -> None:
         )
 
 
+def is_gaussian(guide: Any, problem: Problem, backend: str) -> bool:
+    """Whether the guide that a setting gives is a Gaussian by name, on unconstrained space."""
+    program = problem.model.pyro if backend == "pyro" else problem.model.numpyro
+    own = getattr(program, "guide", None) if guide is None else guide
+    return not (callable(own) or isinstance(own, Flow) or own in ("delta", "laplace", "flow", "spline"))
+
+
+def mirror_reason(engine: Any, problem: Problem, backend: str) -> str | None:
+    """Why draws cannot come in mirrored pairs where that is asked for."""
+    if not getattr(engine.objective, "mirrored", None) or is_gaussian(engine.guide, problem, backend):
+        return None
+    return (
+        "mirrored=True is for Gaussian guides by name ('mean_field', 'full_rank', 'low_rank', 'structured', "
+        f"'amortized'), and the guide is {engine.guide or 'the own one of the model'!r}; leave mirrored out"
+    )
+
+
 def amortized_reason(guide: Any, problem: Problem, backend: str, *, batches: bool) -> str | None:
     """Why an amortised guide by name cannot be had for a model; None if it can, or another is asked for."""
     if not is_amortized(guide):

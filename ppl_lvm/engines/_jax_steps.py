@@ -21,6 +21,7 @@ from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._batches import Batches
 from ppl_lvm.engines._checkpoint import Arrays
 from ppl_lvm.engines._interrupt import Interrupt
+from ppl_lvm.engines._jax_adam import adam
 from ppl_lvm.engines._jax_devices import ROW, copied, mesh_of, placed, rows_split, split
 from ppl_lvm.engines._jax_weights import is_split, split_log_joint
 from ppl_lvm.engines._sources import Source
@@ -29,6 +30,8 @@ from ppl_lvm.engines._steps import check_same_params
 if TYPE_CHECKING:
     from ppl_lvm.engines.svi import SVI
 
+_ONE, _ZERO = np.ones((), np.float32), np.zeros((), np.float32)
+_MARKED = "[3]"  # where the marked params stand among a stepper's arrays
 _AHEAD = 2**25  # bytes of batches that are read before they are used
 _IN_USE: dict[str, Any] = {
     "checkpoint": None,
@@ -80,6 +83,7 @@ class JaxStepper:
         self.params = jax.tree_util.tree_map(lambda *v: jnp.stack(v), *starts) if together else alone
         self.state = jax.vmap(optimiser.init)(self.params) if together else optimiser.init(self.params)
         self.mean = jax.tree_util.tree_map(jnp.array, self.params) if engine.average else None
+        self.marked: Any = None
         if together:
             self.key = jax.random.split(self.key, self.num_restarts)
         self.longest, self.batches = engine.window, None
@@ -114,7 +118,7 @@ class JaxStepper:
 
     def _lay_out(self, mesh: Mesh) -> None:
         """Params and state on every device; rows cut where each step takes all of them, else batches are."""
-        self.params, self.state, self.mean = placed(self._all(), copied(mesh))
+        self.params, self.state, self.mean, _ = placed(self._all(), copied(mesh))
         if self.source is None:
             rows = copied(mesh) if self.batches is not None else split(mesh)
             own = {k: placed(v, rows) for k, v in self.data.items() if k in self.batched}
@@ -135,6 +139,14 @@ class JaxStepper:
         self.params = kept if self.mesh is None else jax.tree_util.tree_map(jnp.asarray, jax.device_get(kept))
 
     def _steps(self, first: int, count: int, begin: int) -> np.ndarray:
+        batches = self._batches(first, count)
+        self.params, self.state, self.mean, losses = self.block(
+            self.params, self.state, self.mean, self.key, *batches, begin, _ONE
+        )
+        return np.atleast_2d(np.asarray(losses))[:, :count]
+
+    def _batches(self, first: int, count: int) -> tuple[Any, int, int, Any]:
+        """The data of some steps, their numbers, and the rows of each."""
         data, order = self.data, None
         if self.source is not None:
             ahead = [self.source.batch(step) for step in range(first, first + count)]
@@ -143,24 +155,44 @@ class JaxStepper:
         elif self.batches is not None:
             rows = self.batches.rows(first, count)
             order = jnp.asarray(np.pad(rows, ((0, self.longest - count), (0, 0))))
-        self.params, self.state, self.mean, losses = self.block(
-            self.params, self.state, self.mean, self.key, data, first, count, order, begin
-        )
-        return np.atleast_2d(np.asarray(losses))[:, :count]
+        return data, first, count, order
+
+    def mark(self) -> None:
+        self.marked = jax.tree_util.tree_map(jnp.array, self._current())
+
+    def _current(self) -> Any:
+        return self.params if self.mean is None else self.mean
+
+    def gains(self, first: int, count: int) -> np.ndarray:
+        parts = []
+        for i in range(first, first + count, self.longest):
+            batches = self._batches(i, min(self.longest, first + count - i))
+            before, now = (self._losses(params, batches) for params in (self.marked, self._current()))
+            parts.append(before - now)
+        return np.concatenate(parts, axis=1)
+
+    def _losses(self, params: Any, batches: Any) -> np.ndarray:
+        """Losses of steps that are not taken; what goes in is donated, so copies do."""
+        copies = jax.tree_util.tree_map(jnp.array, (params, self.state, self.mean))
+        never = np.iinfo(np.int32).max
+        losses = self.block(*copies, self.key, *batches, never, _ZERO)[3]
+        return np.atleast_2d(np.asarray(losses))[:, : batches[2]]
 
     def arrays(self) -> Arrays:
         return {name: np.asarray(leaf) for name, leaf in _named(self._all()).items()}
 
     def _all(self) -> Any:
-        return self.params, self.state, self.mean
+        return self.params, self.state, self.mean, self.marked
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        if any(name.startswith(_MARKED) for name in arrays):
+            self.mark()  # to be filled
         own = self._all()
         names = _named(own)
         check_same_params(arrays, names, "")
         leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in names.items()]
         structure = jax.tree_util.tree_structure(own)
-        self.params, self.state, self.mean = jax.tree_util.tree_unflatten(structure, leaves)
+        self.params, self.state, self.mean, self.marked = jax.tree_util.tree_unflatten(structure, leaves)
 
 
 def _named(tree: Any) -> dict[str, Any]:
@@ -169,10 +201,8 @@ def _named(tree: Any) -> dict[str, Any]:
 
 
 def _optimiser(engine: SVI, steps: int) -> Any:
-    return optax.chain(
-        optax.clip_by_global_norm(engine.clip_norm),
-        optax.adam(optax.exponential_decay(engine.learning_rate, steps, engine.learning_rate_decay)),
-    )
+    rate = optax.exponential_decay(engine.learning_rate, steps, engine.learning_rate_decay)
+    return adam(rate, engine.clip_norm)
 
 
 def _block(
@@ -192,8 +222,11 @@ def _block(
         count: Any,
         order: Any,
         begin: Any,
+        pace: Any,
     ) -> Any:
-        """One program for blocks of any length up to ``longest``; ``mean`` is over steps from ``begin``."""
+        """One program for blocks of any length up to ``longest``; ``mean`` is over steps from ``begin``.
+
+        ``pace`` multiplies the steps: 1, or 0 for the losses at params that stay as they are."""
 
         def step(i: Any, carry: Any) -> Any:
             params, state, mean, losses = carry
@@ -205,7 +238,7 @@ def _block(
             batch = rows_split(batch, batched, mesh)
             value, slope = jax.value_and_grad(loss)(params, jax.random.fold_in(key, first + i), batch)
             updates, state = optimiser.update(slope, state, params)
-            params = optax.apply_updates(params, updates)
+            params = jax.tree_util.tree_map(lambda p, u: p + pace.astype(p.dtype) * u, params, updates)
             if mean is not None:
                 since = first + i - begin
                 share = jnp.where(since >= 0, 1.0 / (1.0 + jnp.maximum(since, 0)), 0.0)
@@ -220,12 +253,12 @@ def _block(
 
 def _together(block: Callable[..., Any], together: bool) -> Callable[..., Any]:
     """The block of all restarts: params, state, means and keys have a leading axis, data are shared."""
-    return jax.vmap(block, in_axes=(0, 0, 0, 0, *[None] * 5)) if together else block
+    return jax.vmap(block, in_axes=(0, 0, 0, 0, *[None] * 6)) if together else block
 
 
 def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Callable[..., Any]:
     """(params, key, batch) -> the negative bound; of all data, from a batch of them."""
-    from ppl_lvm.engines.svi import Renyi
+    from ppl_lvm.engines.svi import ELBO, Renyi
 
     objective = engine.objective
     scale = 1.0 if engine.batch_size is None else problem.num_data / engine.batch_size  # type: ignore[operator]  # set with the plate
@@ -233,9 +266,15 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
     all_local = is_split(problem, density, guide)
     split = split_log_joint(density) if engine.batch_size is not None else density.log_joint
 
+    mirrored = isinstance(objective, ELBO) and objective.mirrored
+
     def terms(params: Any, key: Any, data: Any) -> tuple[Any, Any]:
         z, (q_rest, q_local) = guide.draw(params.guide, key, data)
-        rest, per_datum = split(z, data, constrained(density, params.model))
+        held = constrained(density, params.model)
+        if mirrored:
+            rest, per_datum = _mean_of_pair(lambda v: split(v, data, held), z, guide, params.guide, data)
+        else:
+            rest, per_datum = split(z, data, held)
         if per_datum is None:  # the density does not split, and then neither do the weights
             return rest - q_rest - (0.0 if q_local is None else q_local.sum()), jnp.zeros(0)
         return rest - q_rest, per_datum if q_local is None else per_datum - q_local
@@ -255,3 +294,12 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
         return -spread(rest + local.sum(-1))
 
     return loss
+
+
+def _mean_of_pair(
+    split: Callable[[Any], tuple[Any, Any]], z: Any, guide: Guide, params: Any, data: Any
+) -> tuple[Any, Any]:
+    """The log joint's parts averaged over a draw and its mirror image, at which log q is the same."""
+    centre = guide.centre(params, data)  # type: ignore[misc]  # checked with the settings
+    pair = jax.tree_util.tree_map(lambda c, v: jnp.stack([v, 2 * c - v]), centre, z)
+    return jax.tree_util.tree_map(lambda v: v.mean(0), jax.vmap(split)(pair))

@@ -18,6 +18,7 @@ from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._batches import Batches
 from ppl_lvm.engines._checkpoint import Arrays
 from ppl_lvm.engines._interrupt import Interrupt
+from ppl_lvm.engines._pyro_adam import Adam
 from ppl_lvm.engines._pyro_ranks import ranks_of
 from ppl_lvm.engines._sources import Source
 from ppl_lvm.engines._steps import check_same_params
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ppl_lvm.engines.svi import SVI
 
 _LOG = logging.getLogger("ppl_lvm")
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_MOMENTS = ("first", "second", "square")
 
 
 class PyroStepper:
@@ -36,6 +37,7 @@ class PyroStepper:
         self.svi, self.batched, self.source = svi, problem.batched, source
         self.num_restarts, self.ranks, self.seed = 1, ranks_of(engine, problem), run.seed
         self.mean: dict[str, Any] | None = {} if engine.average else None
+        self.marked: dict[str, Any] = {}
         self.batches = None
         if engine.batch_size is not None and problem.num_data is not None:
             self.batches = Batches(run.seed, problem.num_data, engine.batch_size)
@@ -63,9 +65,40 @@ class PyroStepper:
     def finish(self, best: int, averaged: bool) -> None:
         del best  # there is one
         if averaged and self.mean:
-            with torch.no_grad():
-                for name, param in self._free().items():
-                    param.copy_(self.mean[name])
+            self._set(self.mean)
+
+    def mark(self) -> None:
+        self.marked = {name: value.clone() for name, value in self._current().items()}
+
+    def _current(self) -> dict[str, Any]:
+        return self.mean or {name: param.detach() for name, param in self._free().items()}
+
+    def gains(self, first: int, count: int) -> np.ndarray:
+        own = {name: param.detach().clone() for name, param in self._free().items()}
+        now = {name: value.clone() for name, value in self._current().items()}
+        out = []
+        for step in range(first, first + count):
+            whole, noise, losses = self._whole(step), generator_states(), []
+            for values in (self.marked, now):
+                set_generator_states(noise)
+                self._set(values)
+                losses.append(self._loss(whole))
+            out.append(losses[0] - losses[1])
+        self._set(own)
+        return np.array(out)[None]
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, param in self._free().items():
+                param.copy_(values[name])
+
+    def _loss(self, whole: dict[str, Any]) -> float:
+        if self.ranks is None:
+            return float(self.svi.evaluate_loss(**whole))
+        with self.ranks.noise():
+            told = torch.tensor([self.svi.evaluate_loss(**self._own(whole))], dtype=torch.float64)
+        self.ranks.average([told])
+        return float(told)
 
     def _step(self, step: int) -> float:
         """The loss; NaN where a param has left what a distribution allows, which torch says by an error."""
@@ -104,6 +137,7 @@ class PyroStepper:
                 out[f"step/{name}"] = np.asarray(moments["step"])
             out[f"rate/{name}"] = np.asarray(saved["param_groups"][0]["lr"])
         out |= {f"mean/{n}": v.numpy().copy() for n, v in (self.mean or {}).items()}
+        out |= {f"marked/{n}": v.numpy().copy() for n, v in self.marked.items()}
         return out | {f"random/{n}": v for n, v in generator_states().items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -116,9 +150,9 @@ class PyroStepper:
                 param.copy_(torch.from_numpy(np.array(arrays[f"free/{name}"])))
                 if f"rate/{name}" in arrays:
                     self._restore_optimiser(name, param, arrays)
+        self.marked = _tensors(arrays, "marked/")
         if self.mean is not None:
-            means = {n.removeprefix("mean/"): v for n, v in arrays.items() if n.startswith("mean/")}
-            self.mean = {n: torch.from_numpy(np.array(v)) for n, v in means.items()}
+            self.mean = _tensors(arrays, "mean/")
         states = {n: v for n, v in arrays.items() if n.startswith("random/")}
         set_generator_states({n.removeprefix("random/"): v for n, v in states.items()})
 
@@ -136,8 +170,13 @@ class PyroStepper:
         return {n: store._params[n] for n in store.keys()}  # noqa: SIM118  # not a mapping
 
 
-def clipped_adam(engine: SVI, steps: int, guide: Callable[..., Any]) -> Any:
-    """Adam with clipped gradients and a step size that decays over ``steps`` steps."""
+def _tensors(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    own = {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
+    return {n: torch.from_numpy(np.array(v)) for n, v in own.items()}
+
+
+def optimiser(engine: SVI, steps: int, guide: Callable[..., Any]) -> Any:
+    """The optimiser, its step size decaying over ``steps`` steps."""
     rate, decay = float(engine.learning_rate or 0.0), float(engine.learning_rate_decay or 1.0)
 
     def settings(name: str) -> dict[str, Any]:
@@ -147,4 +186,4 @@ def clipped_adam(engine: SVI, steps: int, guide: Callable[..., Any]) -> Any:
             "clip_norm": engine.clip_norm,
         }
 
-    return pyro.optim.ClippedAdam(settings)  # type: ignore[arg-type]  # a function by name works
+    return pyro.optim.PyroOptim(Adam, settings)

@@ -17,13 +17,14 @@ from pyro.poutine.guide import GuideMessenger
 
 from ppl_lvm.backends import _pyro_guide as guides
 from ppl_lvm.backends._pyro_density import EnumerateAll, log_density
+from ppl_lvm.backends._pyro_mirror import Mirror
 from ppl_lvm.backends._pyro_surface import PyroSurface
 from ppl_lvm.backends._pyro_trace import HoldParams, ScalePlate, to_torch
 from ppl_lvm.backends._pyro_weights import Weights, choose_weights
 from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._laplace import fit_at
 from ppl_lvm.engines._pyro_blocks import batch_loss, draws_in_blocks, outer_draws, row_blocks
-from ppl_lvm.engines._pyro_steps import PyroStepper, clipped_adam
+from ppl_lvm.engines._pyro_steps import PyroStepper, optimiser
 from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
 from ppl_lvm.engines._shares import num_shares
 from ppl_lvm.engines._sources import Source, source_of
@@ -193,7 +194,7 @@ def pyro_svi(engine: SVI, problem: Problem, guide: Callable[..., Any]) -> PyroSV
     model = HoldParams(fixed)(EnumerateAll()(problem.model.pyro.model))
     if fixed:  # what is held is not the optimiser's to see
         model = poutine.block(model, hide_fn=lambda msg: msg["type"] == "param" and msg["name"] in fixed)
-    optimiser = clipped_adam(engine, engine.steps_for(problem), guide)
+    adam = optimiser(engine, engine.steps_for(problem), guide)
     loss = _objective(engine, problem, guide, first_rows(engine, problem))
     shared = engine.batch_size is not None or engine.distributed
     if shared and problem.data_plate is not None and isinstance(engine.objective, ELBO):
@@ -203,7 +204,9 @@ def pyro_svi(engine: SVI, problem: Problem, guide: Callable[..., Any]) -> PyroSV
             ScalePlate(problem.data_plate, factor)(model),
             ScalePlate(problem.data_plate, factor)(guide),
         )
-    return PyroSVI(model, guide, optimiser, loss=loss)
+    if isinstance(engine.objective, ELBO) and engine.objective.mirrored:
+        guide = Mirror()(guide)
+    return PyroSVI(model, guide, adam, loss=loss)
 
 
 def _objective(engine: SVI, problem: Problem, guide: Callable[..., Any], few: Problem) -> Any:
@@ -218,6 +221,12 @@ def _objective(engine: SVI, problem: Problem, guide: Callable[..., Any], few: Pr
         discrete = bool(problem.latents(discrete=True))
         kind = "enum" if discrete else "mean_field" if _same_order(problem, guide, args) else "trace"
     elbo = {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO, "enum": TraceEnum_ELBO}[kind]
+    if objective.mirrored:  # an image is a function of the draw before it
+        return elbo(
+            num_particles=2 * objective.num_particles,
+            max_plate_nesting=problem.max_plate_nesting,
+            retain_graph=True,
+        )
     return elbo(num_particles=objective.num_particles, max_plate_nesting=problem.max_plate_nesting)
 
 

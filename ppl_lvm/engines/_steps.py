@@ -42,6 +42,13 @@ class Stepper(Protocol):
         step ``begin`` on the mean of the params is kept beside them.
         """
 
+    def mark(self) -> None:
+        """Remember the params (the means that are kept beside them, if any) as they are."""
+
+    def gains(self, first: int, count: int) -> np.ndarray:
+        """By how much the params (means) are better now than when they were marked: differences of losses at
+        the batches of steps ``first``, ``first + 1``, ..., with equal draws; nats by restart, (k, count)."""
+
     def finish(self, best: int, averaged: bool) -> None:
         """Keep one restart, with the mean of its params in their place if it is there."""
 
@@ -68,7 +75,7 @@ class Taken(NamedTuple):
 
 def take_steps(engine: SVI, problem: Problem, run: Run, stepper: Stepper, label: str) -> Taken:
     """Run until the steps are done, the stopping rule is met or the user interrupts."""
-    course = Course(engine, engine.steps_for(problem), stepper.num_restarts)
+    course = Course(engine, engine.steps_for(problem), stepper.num_restarts, _num_coordinates(problem))
     checkpoint = _resumed(engine, problem, run, stepper, course)
     with (
         interruptible(alone=not engine.distributed) as stop,
@@ -78,6 +85,8 @@ def take_steps(engine: SVI, problem: Problem, run: Run, stepper: Stepper, label:
         while not course.ended:
             losses = stepper.steps(course.done, course.block(), course.begin, stop)
             course.add(losses, checkpoint)
+            if course.done == course.mark:
+                stepper.mark()
             tick(losses.shape[1], f"bound {-np.nanmin(losses.mean(1)):.2f} nats")
             stopped = stop.requested and not course.ended
             if (
@@ -89,8 +98,16 @@ def take_steps(engine: SVI, problem: Problem, run: Run, stepper: Stepper, label:
             if stopped:
                 break
     best = course.best()
+    gains = None
+    if course.ended and course.mark is not None and 0 < course.mark < course.done:
+        gains = stepper.gains(course.done, course.compared)[best]
     stepper.finish(best, course.begin is not None)
-    return Taken(course.status(best), course.watches[best].losses, course.restarts(best))
+    return Taken(course.status(best, gains), course.watches[best].losses, course.restarts(best))
+
+
+def _num_coordinates(problem: Problem) -> int:
+    latents = problem.latents(discrete=False)
+    return sum(int(np.prod(s.shape)) for s in latents) + len(problem.params)
 
 
 def _resumed(engine: SVI, problem: Problem, run: Run, stepper: Stepper, course: Course) -> Checkpoint | None:

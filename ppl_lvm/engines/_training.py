@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_lvm.backends.amortised import amortised
 from ppl_lvm.core import Problem
+from ppl_lvm.engines._guide_checks import is_gaussian
 from ppl_lvm.engines._rows import first_rows
+from ppl_lvm.engines.objectives import ELBO
 
 if TYPE_CHECKING:
     from ppl_lvm.engines.svi import SVI
 
 _STEPS = 3000
-_GUIDE = {"learning_rate": 0.03, "learning_rate_decay": 0.02, "clip_norm": 100.0}
+_GUIDE = {"learning_rate": 0.03, "learning_rate_decay": 0.02}
 _NETWORKS = {"learning_rate": 1e-3, "learning_rate_decay": 1.0}
 
 
@@ -27,6 +29,8 @@ def by_epochs(engine: SVI, problem: Problem) -> bool:
 def settled(engine: SVI, problem: Problem) -> SVI:
     """The engine with the numbers filled in that depend on the kind of run."""
     epochs = by_epochs(engine, problem)
+    if not epochs:
+        engine = _settled_for_batches(engine, problem)
     if engine.average and engine.learning_rate_decay is None:
         engine = dataclasses.replace(engine, learning_rate_decay=1.0)
     values: dict[str, Any] = {
@@ -45,6 +49,18 @@ def settled(engine: SVI, problem: Problem) -> SVI:
     return dataclasses.replace(engine, **values)
 
 
+def _settled_for_batches(engine: SVI, problem: Problem) -> SVI:
+    """What minibatches are fitted with by default: averaged params, and pairs of mirrored draws."""
+    some = engine.batch_size is not None and engine.batch_size < (problem.num_data or 0)
+    if engine.average is None:
+        engine = dataclasses.replace(engine, average=some)
+    objective = engine.objective
+    if isinstance(objective, ELBO) and objective.mirrored is None:
+        mirrored = some and is_gaussian(engine.guide, problem, engine.backend_for(problem))
+        engine = dataclasses.replace(engine, objective=dataclasses.replace(objective, mirrored=mirrored))
+    return engine
+
+
 def training_reason(engine: SVI, problem: Problem) -> str | None:
     """Why settings of a training by epochs do not suit; None if they do."""
     only = problem.model.only_backend
@@ -59,6 +75,8 @@ def training_reason(engine: SVI, problem: Problem) -> str | None:
             )
         if engine.average or engine.num_restarts > 1:
             return "average and num_restarts are for runs in steps, and this is a training by epochs"
+        if getattr(engine.objective, "mirrored", None):
+            return "mirrored is for runs in steps, and this is a training by epochs"
         if getattr(engine.objective, "estimator", "auto") == "enum":
             return "an amortised model has no discrete sites to enumerate; use estimator='auto'"
         if engine.patience is not None and not engine.validation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ppl_lvm.engines._checks import NUMBER, check_choice, check_count, check_number
+from ppl_lvm.engines._checks import NUMBER, check_choice, check_count, check_flag, check_number
 from ppl_lvm.engines._schedules import Annealing, as_weight
 
 
@@ -17,6 +17,11 @@ class ELBO:
     known), ``"enum"`` (discrete sites summed out), or ``"auto"``: enum where the model has discrete
     latents, mean_field where guide and model declare the same sites in the same order, else trace.
 
+    ``mirrored`` makes each particle a pair of draws that mirror each other at the guide's centre (antithetic
+    variates; for gradients of this kind Wu et al. 2019). In the gradient of the guide's widths the noise of a
+    batch of rows is then the same for both and cancels, which with many data is most of it. It is for named
+    Gaussian families; None: where these are fitted on minibatches.
+
     In trainings by epochs (amortised models) the KL term may be changed: ``beta`` multiplies it (a number, or
     an :class:`Annealing`; Higgins et al. 2017), and ``free_bits`` is the least that each latent dimension's
     mean KL counts, nats (Kingma et al. 2016; where there is no KL by dimension, of all together). What is
@@ -27,12 +32,15 @@ class ELBO:
     estimator: str = "auto"
     beta: float | Annealing = 1.0
     free_bits: float = 0.0
+    mirrored: bool | None = None
 
     def __post_init__(self) -> None:
         check_count("num_particles", self.num_particles)
         check_choice("estimator", self.estimator, ("auto", "trace", "mean_field", "enum"))
         object.__setattr__(self, "beta", as_weight("beta", self.beta))
         check_number("free_bits", self.free_bits, least=0.0)
+        if self.mirrored is not None:
+            check_flag("mirrored", self.mirrored)
 
     @property
     def plain(self) -> bool:

@@ -22,7 +22,7 @@ from ppl_lvm.engines._checks import (
     settle_folder,
     unsummable,
 )
-from ppl_lvm.engines._guide_checks import amortized_reason, check_guide
+from ppl_lvm.engines._guide_checks import amortized_reason, check_guide, mirror_reason
 from ppl_lvm.engines._rows import first_rows
 from ppl_lvm.engines._schedules import SCHEDULES
 from ppl_lvm.engines._shares import is_first, not_shared
@@ -73,8 +73,9 @@ class SVI(Engine):
         last step (default 0.02; 1 for trainings by epochs), along an "exponential", "cosine" or "linear"
         curve, after ``warmup_steps`` in which it grows from 0.
     clip_norm
-        The gradient norm beyond which gradients are clipped (default 100; none in trainings by epochs, where
-        gradients are those of the mean over a batch).
+        The norm beyond which the gradient of a param is clipped. None: 10 times its running root mean
+        square (no clipping in trainings by epochs). A fixed norm that noise exceeds moves the optimum: with
+        many rows guides come out too wide. Trainings by epochs clip the gradient of all params together.
     validation, patience
         Trainings by epochs: the share of rows held out, chosen by the seed, and for how many epochs their
         bound may fail to reach a new maximum before the run stops. The params of the best epoch are kept.
@@ -85,7 +86,8 @@ class SVI(Engine):
     average
         Whether the fitted params are the mean over the steps after the objective has settled (at the latest
         over the second half), with a constant step size unless ``learning_rate_decay`` says otherwise
-        (Polyak and Juditsky 1992; Dhaka et al. 2020). Means are taken in unconstrained space.
+        (Polyak and Juditsky 1992; Dhaka et al. 2020). None: on minibatches. Means are taken in unconstrained
+        space.
     num_restarts
         Runs from different starts, taken together on JAX; the one with the highest objective is kept, and
         ``fit.meta["restarts"]`` has the objective of each with its error.
@@ -101,8 +103,12 @@ class SVI(Engine):
     window, tolerance, early_stop
         Convergence: the mean objective of the last ``window`` steps (a tenth of the run once that is
         more) is compared with that of the window before. The fit has converged when at its end the
-        gain is below ``tolerance`` nats or within two standard errors of zero; ``early_stop`` ends it
-        before when twice running the gain plus two standard errors was below ``tolerance``.
+        gain is below ``tolerance`` nats or within two standard errors of zero, and these hide no gain that
+        matters (more than ten times ``tolerance`` and an eighth of a nat per coordinate, which half an sd in
+        each is worth). On minibatches, whose objective is noisier than that, the gain is that of the params
+        at the end over those a window before (of averages: half way), at equal rows and draws.
+        ``early_stop`` ends a run before when twice running the gain plus two standard errors was below
+        ``tolerance``.
     """
 
     backend: str = "auto"
@@ -124,7 +130,7 @@ class SVI(Engine):
     patience: int | None = None
     checkpoint: str | None = None
     checkpoint_every: int = 1
-    average: bool = False
+    average: bool | None = None
     num_restarts: int = 1
     num_devices: int = 1
     distributed: bool = False
@@ -146,7 +152,8 @@ class SVI(Engine):
                 check_positive(name, getattr(self, name))
         check_positive("tolerance", self.tolerance)
         check_flag("early_stop", self.early_stop)
-        check_flag("average", self.average)
+        if self.average is not None:
+            check_flag("average", self.average)
         check_count("num_restarts", self.num_restarts)
         check_count("num_devices", self.num_devices)
         check_flag("distributed", self.distributed)
@@ -179,6 +186,7 @@ class SVI(Engine):
             or self._points_have_no_weights()
             or self._too_few_weights()
             or self._amortized(problem)
+            or mirror_reason(self, problem, self.backend_for(problem))
             or batches_reason(self, problem)
             or backend_or_reason(self.backend, first_rows(self, problem))
             or self._moving_supports(first_rows(self, problem))

@@ -1,0 +1,278 @@
+"""SVI's optimiser: the same on both backends, an optimum that clipping does not move, mirrored draws, and
+what is said of a run on minibatches."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from datum_guide_cases import effects
+from scipy import optimize, stats
+from test_svi_batches import exact_line, line, regression, slopes
+
+import ppl_lvm as lvm
+from ppl_lvm import ELBO, SVI
+from ppl_lvm.fitting import prepare
+
+BACKENDS = ("numpyro", "pyro")
+
+
+def location(y):
+    mu = pyro.sample("mu", dist.Normal(0.0, 10.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("obs", dist.Normal(mu, 2.0), obs=y)
+
+
+def exact_location(y: np.ndarray) -> tuple[float, float, float]:
+    """Mean and sd of the posterior, and the log evidence."""
+    precision = 1 / 100 + len(y) / 4
+    mean = y.sum() / 4 / precision
+    at_zero = -0.5 * (y @ y) / 4 - len(y) * np.log(2 * np.sqrt(2 * np.pi)) - np.log(10)
+    return mean, precision**-0.5, float(at_zero + 0.5 * mean**2 * precision - 0.5 * np.log(precision))
+
+
+ROWS = 1.0 + 2.0 * np.random.default_rng(0).standard_normal(1_000_000)
+
+
+# ---- steps ---------------------------------------------------------------------------------------------
+
+
+def steps_of(backend: str, slopes_: np.ndarray, clip: float | None) -> np.ndarray:
+    """Params (t, d) after each of the gradients (t, d), from zero, with sizes that shrink by 1 % a step."""
+    out, params = [], np.zeros(slopes_.shape[1])
+    if backend == "pyro":
+        from ppl_lvm.engines._pyro_adam import Adam
+
+        own = torch.nn.Parameter(torch.tensor(params))
+        optimiser = Adam([own], lr=0.1, lrd=0.99, clip_norm=clip)
+        for slope in slopes_:
+            own.grad = torch.tensor(slope)
+            optimiser.step()
+            out.append(own.detach().numpy().copy())
+        return np.array(out)
+    import jax
+    import jax.numpy as jnp
+
+    from ppl_lvm.engines._jax_adam import adam
+
+    with jax.enable_x64(True):
+        rule = adam(lambda count: 0.1 * 0.99**count, clip)
+        state, now = rule.init(jnp.asarray(params)), jnp.asarray(params)
+        update = jax.jit(rule.update)
+        for slope in slopes_:
+            change, state = update(jnp.asarray(slope), state)
+            now = now + change
+            out.append(np.asarray(now))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("clip", [None, 1.5])
+def test_steps_are_the_same_on_both_backends(clip: float | None) -> None:
+    """Gradients of any size, one of them 1e6 times the others, some zero: no step is longer than Adam's."""
+    rng = np.random.default_rng(0)
+    given = rng.normal(size=(40, 3)) * np.array([1e-3, 1.0, 30.0])
+    given[20] *= 1e6
+    given[:3] = 0.0
+    found = {b: steps_of(b, given, clip) for b in BACKENDS}
+    np.testing.assert_allclose(found["pyro"], found["numpyro"], rtol=1e-10, atol=1e-14)
+    assert np.abs(np.diff(found["pyro"], axis=0)).max() < 0.5
+    alone = steps_of("pyro", np.delete(given, 20, axis=0), clip)
+    assert np.abs(found["pyro"][-1] - alone[-1]).max() < 0.5  # it is no burden for long
+
+
+def test_steps_are_adams_by_its_formulas() -> None:
+    """Without anything to clip: the moments as sums over all gradients, by their weights."""
+    given = np.random.default_rng(1).normal(size=(12, 2))
+    found = steps_of("pyro", given, 1e9)
+    number = np.arange(1, 13)
+    kept = 1 - number**-0.8
+    for t in range(1, 13):
+        first = (0.1 * 0.9 ** (t - number[:t])) @ given[:t] / (1 - 0.9**t)
+        weights = np.array([(1 - kept[i]) * np.prod(kept[i + 1 : t]) for i in range(t)])
+        assert weights.sum() == pytest.approx(1.0)  # so that no correction is needed
+        change = -0.1 * 0.99 ** (t - 1) * first / (np.sqrt(weights @ given[:t] ** 2) + 1e-8)
+        before = found[t - 2] if t > 1 else 0.0
+        np.testing.assert_allclose(found[t - 1] - before, change, rtol=1e-10)
+
+
+# ---- the optimum ---------------------------------------------------------------------------------------
+
+
+def ratio(fit: lvm.Fit) -> float:
+    """The guide's sd over that of the posterior."""
+    return float(np.exp(fit.params["log_scale"][0]) / exact_location(ROWS)[1])
+
+
+def test_a_million_rows_by_minibatches_come_to_the_exact_posterior() -> None:
+    """Defaults: batches of 1,000 and 3,000 steps. Averages are over 1,500 batches, 1.5 passes: by rows drawn
+    with replacement the mean would have an error of sqrt(1 / 1.5) posterior sds. An average of log sds is low
+    by half their variance, which steps of 0.03 leave at 0.013."""
+    mean, sd, log_evidence = exact_location(ROWS)
+    fits = [
+        lvm.fit(location, ROWS, SVI(backend="numpyro", batch_size=1000, num_draws=50), seed=s)
+        for s in range(4)
+    ]
+    shifts = [(f.params["loc"][0] - mean) / sd for f in fits]
+    assert np.abs(shifts).max() < 4 * np.sqrt(1 / 1.5)
+    spread = np.std(np.log([ratio(f) for f in fits]), ddof=1) / 2
+    assert spread < 0.03
+    assert abs(np.mean(np.log([ratio(f) for f in fits])) + 0.013) < 4 * spread + 0.013
+    for fit, shift in zip(fits, shifts, strict=True):
+        loss = 0.5 * (ratio(fit) ** 2 - 1) - np.log(ratio(fit)) + 0.5 * shift**2
+        assert abs(fit.evidence.nats - (log_evidence - loss)) < 4 * fit.evidence.std_error + 1e-6
+
+
+def test_a_fixed_norm_of_clipping_widens_the_guide_by_a_known_factor() -> None:
+    """The reason why there is none by default. The gradient of a log sd is (r z)**2 - 1, with z a standard
+    normal and r the ratio of sds; cut at 0.5 and -0.5 it has mean 0 at another r than 1."""
+
+    def mean_slope(r: float) -> float:
+        z = np.linspace(0, 12, 200_001)
+        cut = np.clip((r * z) ** 2 - 1, -0.5, 0.5)
+        return float(2 * np.trapezoid(cut * stats.norm.pdf(z), z))
+
+    widened = optimize.brentq(mean_slope, 0.5, 5)
+    assert widened > 1.2
+    settings = {"backend": "numpyro", "batch_size": 1000, "num_draws": 50, "num_steps": 10_000}
+    found = ratio(lvm.fit(location, ROWS, SVI(clip_norm=0.5, **settings)))
+    assert abs(np.log(found / widened)) < 0.1
+    assert found > 1.1
+
+
+# ---- mirrored draws ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_noise_of_batches_cancels_in_the_gradient_of_widths(backend: str) -> None:
+    """Exactly, where all rows have the same curvature; that of the location keeps it."""
+    problem = prepare(location, ROWS[:40])
+    engine = SVI(backend=backend, guide="mean_field", batch_size=10, learning_rate=0.01, clip_norm=1.0)
+    order = np.arange(40).reshape(4, 10)
+    found = {}
+    for on in (True, False):
+        at = slopes(backend, problem, dataclasses.replace(engine, objective=ELBO(mirrored=on)))
+        found[on] = np.array([at(rows)[1] for rows in order])
+        np.testing.assert_allclose(found[on].mean(0), at(None)[1], rtol=1e-9)
+    loc, width = range(2)  # by name: loc before log_scale, locs before scales
+    assert np.ptp(found[True][:, width]) < 1e-9 * np.abs(found[True][:, width]).max()
+    assert np.ptp(found[False][:, width]) > 0.1 * np.abs(found[False][:, width]).max()
+    assert np.ptp(found[True][:, loc]) > 0.1
+
+
+FAMILIES = ("mean_field", "full_rank", "low_rank", "structured", "amortized")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_of_draws_have_their_density(family: str) -> None:
+    """On both backends: 2 * centre - z, at the same log q; noise at every coordinate."""
+    y = np.random.default_rng(2).normal(size=(4, 2))
+    problem = prepare(effects, y)
+    _images_on_pyro(problem, family)
+    _images_on_jax(problem, family)
+
+
+def _images_on_pyro(problem: Any, family: str) -> None:
+    from pyro import poutine
+
+    from ppl_lvm.backends._pyro_guide import build_guide
+    from ppl_lvm.backends._pyro_mirror import Mirror
+    from ppl_lvm.backends._pyro_trace import to_torch
+    from ppl_lvm.backends.session import torch_session
+
+    with torch_session(3, "float64"), torch.no_grad():
+        guide, args = build_guide(problem, family, {}), to_torch(problem.arguments)
+        guide(**args)
+        mirrored = Mirror()(guide)
+        traces = [poutine.trace(mirrored).get_trace(**args) for _ in range(4)]
+        sums = [float(t.log_prob_sum()) for t in traces]
+        values = [
+            np.concatenate([t.nodes[n]["value"].numpy().ravel() for n in problem.sites if n in t.nodes])
+            for t in traces
+        ]
+    centre = (values[0] + values[1]) / 2
+    np.testing.assert_allclose((values[2] + values[3]) / 2, centre, atol=1e-12)
+    np.testing.assert_allclose(sums[::2], sums[1::2], rtol=1e-12)
+    assert (np.abs(values[0] - centre) > 1e-4).all()
+    assert (np.abs(values[0] - values[2]) > 1e-6).all()
+
+
+def _images_on_jax(problem: Any, family: str) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    from ppl_lvm.backends._jax_guides import build_guide
+    from ppl_lvm.backends._numpyro import density_of
+    from ppl_lvm.backends.session import jax_session
+
+    with jax_session("float64"):
+        density, data = density_of(problem)
+        guide = build_guide(problem, density, family, {}, jnp.full(density.size, 0.3))
+        params = guide.init(jax.random.key(0))
+        z, (rest, local) = guide.draw(params, jax.random.key(1), data)
+        centre = guide.centre(params, data)  # type: ignore[misc]
+        image = jax.tree_util.tree_map(lambda c, v: 2 * c - v, centre, z)
+        total = float(rest if local is None else rest + local.sum())
+        assert float(guide.log_prob(params, image, data)) == pytest.approx(total, rel=1e-10)
+        assert all((np.abs(z[n] - centre[n]) > 1e-4).all() for n in z)
+
+
+def test_where_mirrored_draws_are_refused() -> None:
+    data = line(30)
+    for engine in (
+        SVI(guide="flow"),
+        SVI(guide="delta", batch_size=10),
+        SVI(backend="numpyro", guide="spline"),
+    ):
+        with pytest.raises(ValueError, match="mirrored=True is for Gaussian guides by name"):
+            lvm.fit(regression, data, dataclasses.replace(engine, objective=ELBO(mirrored=True)))
+    with pytest.raises(TypeError, match="mirrored"):
+        ELBO(mirrored="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mirrored_draws_on_all_rows_come_to_the_same_optimum(backend: str) -> None:
+    data = line(60)
+    mean, precision = exact_line(data)
+    settings = {"num_steps": 600, "window": 50, "num_draws": 50, "early_stop": False}
+    fit = lvm.fit(
+        regression, data, SVI(backend=backend, guide="mean_field", objective=ELBO(mirrored=True), **settings)
+    )
+    sds = 1 / np.sqrt(np.diag(precision))
+    # in a Gaussian the gradient of the mean has no noise at all
+    names = ("loc",) if backend == "numpyro" else ("AutoNormal.locs.a", "AutoNormal.locs.b")
+    found = np.concatenate([np.ravel(fit.params[n]) for n in names])
+    np.testing.assert_allclose((found - mean) / sds, 0.0, atol=0.01)
+
+
+# ---- what is said --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gains_hidden_by_noise_are_not_called_convergence(backend: str) -> None:
+    """30 steps on 100,000 rows: every step moves the guide by many posterior sds."""
+    few = {"batch_size": 100, "num_steps": 40, "window": 10, "num_draws": 20, "early_stop": False}
+    fit = lvm.fit(location, ROWS[:100_000], SVI(backend=backend, **few))
+    assert fit.status.outcome is lvm.Outcome.MAX_STEPS
+    assert fit.status.details["gain_error"] > 1
+
+
+def test_a_long_run_on_minibatches_is_told_from_a_short_one() -> None:
+    """Gains at equal rows and draws see what the objective's own noise (here 600 nats a step) hides."""
+    settings = {"backend": "numpyro", "batch_size": 100, "num_draws": 50, "early_stop": False}
+    short, long = (lvm.fit(location, ROWS[:20_000], SVI(num_steps=n, **settings)).status for n in (300, 6000))
+    assert short.outcome is lvm.Outcome.MAX_STEPS
+    assert long.outcome is lvm.Outcome.CONVERGED
+    assert abs(long.details["last_gain"]) < 0.2
+    assert long.details["gain_error"] < 0.1
+
+
+def test_noise_on_all_rows_is_said_too() -> None:
+    """A guide that is far too wide still after its last step, in an objective with noise of many nats."""
+    fit = lvm.fit(location, ROWS, SVI(backend="numpyro", num_steps=60, window=20, num_draws=20))
+    assert fit.status.outcome is lvm.Outcome.MAX_STEPS
+    assert "the noise of the objective hides gains of up to" in str(fit.status)
