@@ -100,6 +100,12 @@ def to_array(
     return np.array(array, dtype=array.dtype if dtype is None else dtype, order="C")
 
 
+def to_floats(name: str, value: Any) -> np.ndarray:
+    """:func:`to_array` at float64, NaN where missing; a mapped file is read."""
+    array = to_array(name, value, allow_nan=True, dtype=np.float64)
+    return np.array(array, dtype=np.float64, order="C") if isinstance(array, np.memmap) else array
+
+
 def from_tensor(value: Any) -> Any:
     """A torch tensor's numbers as an array, of any layout and precision; anything else as it is."""
     if not hasattr(value, "detach"):

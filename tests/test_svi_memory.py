@@ -73,6 +73,18 @@ def test_a_problem_holds_one_copy_and_makes_no_other(layout: str, model: Any) ->
     np.testing.assert_array_equal(held[::9999], x[::9999].astype(float))
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32])
+def test_models_with_missing_entries_read_mapped_files(dtype: type, tmp_path: Path) -> None:
+    x = rows(50).round()
+    np.save(tmp_path / "x.npy", x.astype(dtype))
+    file = np.load(tmp_path / "x.npy", mmap_mode="r")
+    with data.mapped_rows_kept(True):
+        held = models.Mixture(2, emissions.Gaussian("diag")).bind(file).values["x"]
+    assert not isinstance(held, np.memmap)
+    assert held.dtype == np.float64
+    np.testing.assert_array_equal(held, x)
+
+
 def test_what_is_not_finite_is_found_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x = rows(1000)
     monkeypatch.setattr(streams, "BLOCK", 320)  # ten rows

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_lvm.data import Data, check_names, is_dataframe, to_array
+from ppl_lvm.data import Data, check_names, is_dataframe, to_floats
 from ppl_lvm.emissions._priors import Array
 from ppl_lvm.streams import where_bad
 
@@ -38,7 +38,7 @@ def rows_with_missing(name: str, raw: Any) -> tuple[Array, list[str] | None, Any
         raw = raw.to_numpy(dtype=float, na_value=np.nan)
     if isinstance(raw, np.ma.MaskedArray):
         raw = np.ma.filled(raw.astype(float), np.nan)
-    array = to_array(name, raw, allow_nan=True, dtype=np.float64)
+    array = to_floats(name, raw)
     if array.ndim != 2:
         hint = f"; for one feature pass {name}[:, None]" if array.ndim == 1 else ""
         raise ValueError(f"{name}: expected shape (n, d), rows by features, got {array.shape}{hint}.")
