@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_lvm.streams import in_blocks
+from ppl_lvm.streams import not_finite, where_bad
 
 _MAPPED: ContextVar[bool] = ContextVar("mapped rows stay on disk", default=False)
 
@@ -51,10 +51,13 @@ def is_dataframe(raw: Any) -> bool:
     return pandas is not None and isinstance(raw, pandas.DataFrame)
 
 
-def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
-    """A numeric array, checked: no objects, no NaN or infinity, at least one row.
+def to_array(
+    name: str, value: Any, *, allow_nan: bool = False, dtype: type[np.floating] | None = None
+) -> np.ndarray:
+    """A numeric array in C order, checked: no objects, no NaN or infinity, at least one row.
 
-    With ``allow_nan`` NaN stays, and masked entries become NaN.
+    With ``allow_nan`` NaN stays, and masked entries become NaN. A ``dtype`` is that of the result. It is a
+    copy, one whatever the dtype and layout were: later changes of the user's array are not ours.
 
     Raises
     ------
@@ -73,7 +76,7 @@ def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
             f"{name}: {masked} of {value.size} values are masked; drop or impute those rows first."
         )
     try:
-        array = np.array(from_tensor(value))  # a copy: later changes of the user's array are not ours
+        array = np.asarray(from_tensor(value))
     except (ValueError, TypeError) as error:
         raise TypeError(f"{name}: expected numbers in a rectangular array ({error}).") from None
     if array.dtype == object:
@@ -88,14 +91,19 @@ def to_array(name: str, value: Any, *, allow_nan: bool = False) -> np.ndarray:
         raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}; convert it first.")
     if array.size == 0:
         raise ValueError(f"{name}: expected at least one row, got shape {array.shape}.")
-    if array.dtype.kind == "f" and not allow_nan and not np.isfinite(array).all():
-        bad = ~np.isfinite(array)
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
+    bad = where_bad(array, not_finite) if array.dtype.kind == "f" and not allow_nan else None
+    if bad is not None:
         raise ValueError(
-            f"{name}: {int(bad.sum())} of {array.size} values are NaN or infinite (the first at index "
-            f"{where}); drop or impute those rows first."
+            f"{name}: {bad[0]} of {array.size} values are NaN or infinite (the first at index "
+            f"{bad[1][: array.ndim]}); drop or impute those rows first."
         )
-    return array
+    return np.array(array, dtype=array.dtype if dtype is None else dtype, order="C")
+
+
+def to_floats(name: str, value: Any) -> np.ndarray:
+    """:func:`to_array` at float64, NaN where missing; a mapped file is read."""
+    array = to_array(name, value, allow_nan=True, dtype=np.float64)
+    return np.array(array, dtype=np.float64, order="C") if isinstance(array, np.memmap) else array
 
 
 def from_tensor(value: Any) -> Any:
@@ -111,14 +119,9 @@ def from_tensor(value: Any) -> Any:
 
 def _mapped(name: str, value: np.memmap, allow_nan: bool) -> np.ndarray:
     """A mapped array as it is, looked through in blocks."""
-    first = 0
-    for block in in_blocks(value) if value.dtype.kind == "f" and not allow_nan else ():
-        bad = np.flatnonzero(~np.isfinite(block.reshape(len(block), -1)).all(1))
-        if bad.size:
-            raise ValueError(
-                f"{name}: row {first + int(bad[0])} has NaN or infinite values; drop or impute it."
-            )
-        first += len(block)
+    bad = where_bad(value, not_finite) if value.dtype.kind == "f" and not allow_nan else None
+    if bad is not None:
+        raise ValueError(f"{name}: row {bad[1][0]} has NaN or infinite values; drop or impute it.")
     return value
 
 
@@ -134,14 +137,12 @@ def to_matrix(name: str, raw: Any) -> tuple[np.ndarray, Any, Any]:
         columns, rows = [str(c) for c in raw.columns], np.asarray(raw.index)
         if len(set(columns)) < len(columns):
             raise ValueError(f"{name}: column names repeat; rename them.")
-    array = to_array(name, raw)
+    # one memory layout, so that an array and a frame of the same numbers give the same sums
+    array = to_array(name, raw, dtype=np.float64)
     if array.ndim != 2:
         hint = f"; for one feature pass {name}[:, None]" if array.ndim == 1 else ""
         raise ValueError(f"{name}: expected shape (n, d), rows by features, got {array.shape}{hint}.")
-    if isinstance(array, np.memmap):
-        return array, columns, rows
-    # one memory layout, so that an array and a frame of the same numbers give the same sums
-    return np.array(array, dtype=np.float64, order="C"), columns, rows
+    return array, columns, rows
 
 
 def bind_matrix(raw: Any, *, argument: str = "x", min_rows: int = 1, why: str = "") -> Data:

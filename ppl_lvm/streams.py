@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import mmap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,19 +100,47 @@ class NotKept(Mapping[str, Any]):
         return "NotKept()"
 
 
-# ---- memory-mapped arrays ------------------------------------------------------------------------------
+# ---- arrays of many rows, in memory or mapped --------------------------------------------------------
 
-BLOCK = 2**24  # bytes that are read at a time where a file is looked through
+BLOCK = 2**21  # bytes that are looked at together where all rows are looked through
 
 
 def in_blocks(array: np.ndarray, size: int | None = None) -> Iterator[np.ndarray]:
-    """Blocks of rows of about ``size`` bytes, read into memory; pages of a file are let go behind them."""
+    """Blocks of rows of about ``size`` bytes: views of what is in memory, copies of what is mapped.
+
+    Pages of a file are let go behind them.
+    """
     size = BLOCK if size is None else size
+    mapped = isinstance(array, np.memmap)
     row = max(1, array.nbytes // max(1, len(array)))
     step = max(1, size // row)
     for begin in range(0, len(array), step):
-        yield np.array(array[begin : begin + step])
+        block = array[begin : begin + step]
+        yield np.array(block) if mapped else block
         let_go(array)
+
+
+def where_bad(
+    array: np.ndarray, is_bad: Callable[[np.ndarray], np.ndarray]
+) -> tuple[int, tuple[int, ...]] | None:
+    """How many entries are bad, and the index of the first (0 of a number); None if none is.
+
+    In blocks, so that there is no mask of the array's size.
+    """
+    count, begin = 0, 0
+    first: tuple[int, ...] = ()
+    for block in in_blocks(np.atleast_1d(array)):
+        found = is_bad(block)
+        if found.any():
+            at = np.unravel_index(int(found.argmax()), found.shape)
+            first = first if count else (begin + int(at[0]), *map(int, at[1:]))
+            count += int(found.sum())
+        begin += len(block)
+    return (count, first) if count else None
+
+
+def not_finite(block: np.ndarray) -> np.ndarray:
+    return ~np.isfinite(block)
 
 
 def rows_at(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -134,17 +162,25 @@ def let_go(array: np.ndarray) -> None:
 
 
 def column_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means, sds and largest absolute values of the columns of x (n, d), in blocks where it is mapped."""
-    if not isinstance(x, np.memmap):
-        return x.mean(0), x.std(0), np.abs(x).max(0)
-    n, d = x.shape
-    total, squares, largest, origin = np.zeros(d), np.zeros(d), np.zeros(d), np.array(x[0], dtype=float)
-    for block in in_blocks(x):
-        total += (block - origin).sum(0)
-        squares += ((block - origin) ** 2).sum(0)
-        largest = np.maximum(largest, np.abs(block).max(0))
-    mean = total / n
-    return origin + mean, np.sqrt(np.maximum(squares / n - mean**2, 0.0)), largest
+    """Means, sds and largest absolute values of the columns of x (n, d), in blocks of rows; NaN is missing.
+
+    Sums of squares about the blocks' own means are merged by Chan, Golub and LeVeque (1983, *The American
+    Statistician* 37, equations 2.1).
+    """
+    count, mean, squares, largest = (np.zeros(x.shape[1]) for _ in range(4))
+    for raw in in_blocks(x):
+        block = np.asarray(raw, dtype=float)
+        seen = ~np.isnan(block)
+        own = seen.sum(0)
+        away = np.where(seen, block, 0.0).sum(0) / np.maximum(own, 1)
+        squares += (np.where(seen, block - away, 0.0) ** 2).sum(0)
+        away -= mean
+        count += own
+        share = own / np.maximum(count, 1)
+        squares += away**2 * (count - own) * share
+        mean += away * share
+        largest = np.fmax(largest, np.fmax(np.fmax.reduce(block), -np.fmin.reduce(block)))
+    return mean, np.sqrt(squares / np.maximum(count, 1)), largest
 
 
 def in_memory(arguments: Mapping[str, Any], dtype: str) -> dict[str, Any]:

@@ -111,13 +111,13 @@ def translate(
 
 
 def _translation(problem: Problem, params: Mapping[str, Any]) -> Translation:
-    from ppl_lvm.backends._numpyro import split_arguments
+    from ppl_lvm.backends._numpyro import arrays_of
     from ppl_lvm.backends.translate import baked_names, checked, params_at, translated_program
 
     translated = translated_program(problem)
     given = params_at(translated, params)
     translated, found = checked(problem, translated, given)
-    arrays, _ = split_arguments(problem.arguments)
+    arrays = arrays_of(problem.arguments)
     return Translation(
         model=problem.model.describe(),
         dtype=problem.dtype,

@@ -55,7 +55,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "progress": ALL,
     "streams": ALL,
     "data": ALL - {"streams"},
-    "emissions": ALL - {"data", "emissions"},
+    "emissions": ALL - {"data", "emissions", "streams"},
     "networks": ALL,
     "core": ALL - {"data", "emissions"},
     "families": ALL,

@@ -99,14 +99,14 @@ def numpyro_terms(traced: Traced) -> TwinTerms:
     import jax
     from numpyro.infer.util import log_density
 
-    from ppl_lvm.backends._numpyro import density_of, split_arguments
+    from ppl_lvm.backends._numpyro import density_of, statics_of
     from ppl_lvm.backends.session import jax_session
 
     twin = traced.problem.model.numpyro
     assert twin is not None
     with jax_session("float64"):
         density, data = density_of(traced.problem)
-        statics = dict(split_arguments(traced.problem.arguments)[1])
+        statics = dict(statics_of(traced.problem.arguments))
 
         @jax.jit
         @jax.vmap

@@ -380,9 +380,8 @@ def test_steps_too_small_for_the_data_are_not_called_convergence(backend: str) -
     assert status.outcome is lvm.Outcome.MAX_STEPS
     assert status.details["last_gain"] < 2.0
     assert "moves one way at every step" in str(status)
-    ready = lvm.fit(wide, y, SVI(**settings | {"learning_rate": 100.0})).status
-    assert "moves one way" not in str(ready)
-    assert ready.outcome is lvm.Outcome.CONVERGED
+    ready = lvm.fit(location, y / 1e3, SVI(**settings)).status
+    assert ready.outcome is lvm.Outcome.CONVERGED, str(ready)
 
 
 def test_noise_on_all_rows_is_said_too() -> None:

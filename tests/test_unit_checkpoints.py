@@ -130,6 +130,31 @@ def test_ctrl_c_gives_what_is_there(name: str, tmp_path: Path, monkeypatch: pyte
     assert same_arrays(figures(run(name, tmp_path)), figures(run(name, None)))
 
 
+def test_each_unit_is_written_once(tmp_path: Path) -> None:
+    """What is written grows with the number of units, not with its square."""
+    run("ImportanceSampling", tmp_path)
+    files = sorted(tmp_path.iterdir())
+    assert [f.name for f in files] == [f"checkpoint_block_{i}.safetensors" for i in range(3)]
+    stamps = [f.stat().st_mtime_ns for f in files]
+    assert stamps == sorted(set(stamps))
+    first, second, last = (f.stat().st_size for f in files)
+    assert first == second > last  # 30, 30 and 10 draws
+
+
+def test_faults_of_a_unit_s_file_are_named(tmp_path: Path) -> None:
+    run("MAP", tmp_path)
+    path = tmp_path / "checkpoint_search_1.safetensors"
+    whole = path.read_bytes()
+    for content in (b"", whole[:-1], whole.replace(b"search 1", b"search ]")[:40], whole[:8]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"search_1.safetensors is damaged .*remove it"):
+            run("MAP", tmp_path)
+    path.unlink()  # what the message says
+    assert same_arrays(figures(run("MAP", tmp_path)), figures(run("MAP", None)))
+    with pytest.raises(ValueError, match="another run"):
+        lvm.fit(normal, Y, lvm.SVI(num_steps=10, checkpoint=str(tmp_path)), seed=5)
+
+
 @jax
 @pytest.mark.parametrize("name", ["SMC", "AIS"])
 def test_ctrl_c_before_enough_is_there_says_so(

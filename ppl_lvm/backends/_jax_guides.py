@@ -22,16 +22,22 @@ _START_SCALE = 0.1
 
 
 def build_guide(
-    problem: Problem, density: Density, spec: Any, start: Mapping[str, np.ndarray], point: Any
+    problem: Problem,
+    density: Density,
+    spec: Any,
+    start: Mapping[str, np.ndarray],
+    point: Any,
+    data: Tree | None = None,
 ) -> Guide:
     """The guide that a setting asks for; ``point`` (size,) is where a family starts.
 
+    ``data`` are the problem's arrays where they are on the device already, so that they are not copied again.
     ``"mode"`` is a point that seeks the mode of the unconstrained density (the first part of ``"laplace"``).
     """
     twin = problem.model.numpyro
     own = (twin.guide if twin is not None else None) if spec is None else spec
     if callable(own):
-        return program_guide(problem, density, own, start)
+        return program_guide(problem, density, own, start, data)
     family = family_of(own)
     if isinstance(family, Flow):
         return _flow(density, point, family)

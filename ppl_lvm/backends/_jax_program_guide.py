@@ -14,17 +14,21 @@ from numpyro.distributions import biject_to
 
 from ppl_lvm.backends._base_noise import noise_of, value_at
 from ppl_lvm.backends._jax_guide import Guide
-from ppl_lvm.backends._numpyro import split_arguments
+from ppl_lvm.backends._numpyro import arrays_of, statics_of
 from ppl_lvm.backends.density import Density, Tree
 from ppl_lvm.core import Problem
 
 
 def program_guide(
-    problem: Problem, density: Density, program: Callable[..., Any], start: Mapping[str, np.ndarray]
+    problem: Problem,
+    density: Density,
+    program: Callable[..., Any],
+    start: Mapping[str, np.ndarray],
+    data: Tree | None,
 ) -> Guide:
     """A NumPyro guide program: its sites are constrained, and mapped here."""
-    arrays, statics = split_arguments(problem.arguments)
-    extra: dict[str, Any] = dict(statics)
+    arrays = arrays_of(problem.arguments) if data is None else data
+    extra: dict[str, Any] = dict(statics_of(problem.arguments))
     if "init" in inspect.signature(program).parameters and start:
         extra["init"] = {k: jnp.asarray(v) for k, v in start.items()}
 

@@ -75,15 +75,26 @@ def signature(tree: Any) -> tuple:
 
 def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple]:
     """Array arguments (a tree of jnp arrays) and static ones (a hashable)."""
-    arrays, statics = {}, []
-    for name, value in arguments.items():
-        if isinstance(value, (np.ndarray, Mapping)):
-            arrays[name] = jax.tree_util.tree_map(
-                jnp.asarray, dict(value) if isinstance(value, Mapping) else value
-            )
-        else:  # what only closed forms look into is not kept alive by the cache of compiled functions
-            statics.append((name, value.blank() if hasattr(value, "blank") else value))
-    return arrays, tuple(statics)
+    return arrays_of(arguments), statics_of(arguments)
+
+
+def arrays_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Array arguments, copied to the device."""
+    return {
+        name: jax.tree_util.tree_map(jnp.asarray, dict(value) if isinstance(value, Mapping) else value)
+        for name, value in arguments.items()
+        if isinstance(value, (np.ndarray, Mapping))
+    }
+
+
+def statics_of(arguments: Mapping[str, Any]) -> tuple:
+    """The other arguments; what only closed forms look into is not kept alive by the cache of compiled
+    functions."""
+    return tuple(
+        (name, value.blank() if hasattr(value, "blank") else value)
+        for name, value in arguments.items()
+        if not isinstance(value, (np.ndarray, Mapping))
+    )
 
 
 def density_of(problem: Problem) -> tuple[Density, dict[str, Any]]:
@@ -328,4 +339,4 @@ def _check_twin(problem: Problem, latent: Mapping[str, Any]) -> None:
     _check_supports(problem, latent)
 
 
-__all__ = ["Density", "cached", "density_of", "signature", "split_arguments"]
+__all__ = ["Density", "arrays_of", "cached", "density_of", "signature", "split_arguments", "statics_of"]

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
-from ppl_lvm.backends._numpyro import _with_statics, cached, split_arguments
+from ppl_lvm.backends._numpyro import _with_statics, cached, split_arguments, statics_of
 from ppl_lvm.backends.amortised import Terms
 from ppl_lvm.backends.density import Param, Tree
 from ppl_lvm.core import Problem
@@ -217,7 +217,7 @@ def _kl_of(q: Any, p: Any) -> Any:
 
 def programs_of(problem: Problem) -> AmortisedPrograms:
     """The programs of a problem, kept with the compiled functions of the same structure and shapes."""
-    _, statics = split_arguments(problem.arguments)
+    statics = statics_of(problem.arguments)
     shapes = tuple(sorted((k, np.shape(v)[1:]) for k, v in problem.arguments.items()))
     key = ("amortised programs", problem.model.cache_key, statics, problem.dtype, shapes)
     return cached(key, lambda: AmortisedPrograms(problem))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppl_lvm.emissions._priors import Array
+from ppl_lvm.streams import column_moments
 
 
 def check_hyper(owner: Any, name: str, *, positive: bool, optional: bool = True) -> None:
@@ -43,8 +44,8 @@ def column_values(name: str, value: Any, num_columns: int) -> Array:
 
 def column_spread(x: Array, fields: str) -> Array:
     """Standard deviations (d,) of the observed entries, which the rule of a prior is scaled to."""
-    spread = np.nanstd(x, axis=0)
-    flat = np.flatnonzero(~(spread > 1e-12 * np.nanmax(np.abs(x), axis=0)))
+    _, spread, largest = column_moments(x)
+    flat = np.flatnonzero(spread <= 1e-12 * largest)
     if flat.size:
         raise ValueError(
             f"x: column {int(flat[0])} is constant, so the prior cannot be scaled to it; drop the column, or "

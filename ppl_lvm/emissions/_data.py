@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ppl_lvm.data import Data, check_names, is_dataframe, to_array
+from ppl_lvm.data import Data, check_names, is_dataframe, to_floats
 from ppl_lvm.emissions._priors import Array
+from ppl_lvm.streams import where_bad
 
 
 def rows_with_missing(name: str, raw: Any) -> tuple[Array, list[str] | None, Any]:
@@ -37,14 +38,14 @@ def rows_with_missing(name: str, raw: Any) -> tuple[Array, list[str] | None, Any
         raw = raw.to_numpy(dtype=float, na_value=np.nan)
     if isinstance(raw, np.ma.MaskedArray):
         raw = np.ma.filled(raw.astype(float), np.nan)
-    array = np.array(to_array(name, raw, allow_nan=True), dtype=np.float64, order="C")
+    array = to_floats(name, raw)
     if array.ndim != 2:
         hint = f"; for one feature pass {name}[:, None]" if array.ndim == 1 else ""
         raise ValueError(f"{name}: expected shape (n, d), rows by features, got {array.shape}{hint}.")
-    if np.isinf(array).any():
-        where = tuple(int(i) for i in np.argwhere(np.isinf(array))[0])
+    bad = where_bad(array, np.isinf)
+    if bad is not None:
         raise ValueError(
-            f"{name}: infinite values (the first at index {where}); use NaN for missing entries."
+            f"{name}: infinite values (the first at index {bad[1]}); use NaN for missing entries."
         )
     return array, columns, rows
 
@@ -68,7 +69,7 @@ def bind_rows(
     array, columns, rows = rows_with_missing(argument, raw)
     if len(array) < min_rows:
         raise ValueError(f"{argument}: expected at least {min_rows} rows{why}, got {len(array)}.")
-    if fitting:
+    if fitting and where_bad(array, np.isnan) is not None:
         missing = np.isnan(array)
         for axis, what in ((1, "row"), (0, "column")):
             empty = np.flatnonzero(missing.all(axis))
@@ -89,7 +90,7 @@ def column_names(data: Data, num_columns: int) -> list[str]:
 
 def fill_missing(x: Array, fill: float) -> tuple[Array, Array | None]:
     """x with NaN replaced, and 1 where it was observed, 0 where not (None where all was)."""
-    missing = np.isnan(x)
-    if not missing.any():
+    if where_bad(x, np.isnan) is None:
         return x, None
+    missing = np.isnan(x)
     return np.where(missing, fill, x), (~missing).astype(float)

@@ -14,6 +14,7 @@ from ppl_lvm.emissions._checks import check_hyper, column_spread, column_values
 from ppl_lvm.emissions._gaussian_density import by_column, log_prob, padded
 from ppl_lvm.emissions._gaussian_mstep import at_floor, m_step
 from ppl_lvm.emissions._priors import Array, Prior
+from ppl_lvm.streams import column_moments
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
 
@@ -80,7 +81,7 @@ class Gaussian(Emission):
     def resolve(self, x: Array, num_states: int) -> Gaussian:
         filled: dict[str, Any] = {}
         if self.loc_mean is None:
-            filled["loc_mean"] = tuple(np.nanmean(x, axis=0).tolist())
+            filled["loc_mean"] = tuple(column_moments(x)[0].tolist())
         if None in (self.loc_scale, self.scale_loc):
             spread = column_spread(x, "loc_scale and scale_loc")
             if self.loc_scale is None:

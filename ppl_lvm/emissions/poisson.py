@@ -12,6 +12,7 @@ import numpy as np
 from ppl_lvm.emissions._base import Emission, Library, Values, own_states
 from ppl_lvm.emissions._checks import check_counts, check_hyper, column_values
 from ppl_lvm.emissions._priors import Array, Prior
+from ppl_lvm.streams import column_moments
 
 LEAST_RATE = 1e-12
 """Point estimates of rates are at least this: 0 is not inside the support."""
@@ -19,7 +20,7 @@ LEAST_RATE = 1e-12
 
 def prior_rate_mean(x: Array) -> tuple[float, ...]:
     """The column means; for a column of zeros, half a count in all its rows."""
-    mean = np.nanmean(x, axis=0)
+    mean = column_moments(x)[0]
     return tuple(np.where(mean > 0, mean, 0.5 / len(x)).tolist())
 
 

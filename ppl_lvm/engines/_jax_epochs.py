@@ -12,7 +12,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from ppl_lvm.backends._numpyro import cached, signature, split_arguments
+from ppl_lvm.backends._numpyro import arrays_of, cached, signature
 from ppl_lvm.backends._numpyro_amortised import AmortisedPrograms, programs_of
 from ppl_lvm.core import Problem, Run
 from ppl_lvm.engines._epochs import Arrays, starting_params
@@ -29,7 +29,7 @@ class JaxTrainer:
 
     def __init__(self, engine: SVI, problem: Problem, run: Run) -> None:
         self.engine, self.programs = engine, programs_of(problem)
-        self.data, _ = split_arguments(problem.arguments)
+        self.data = arrays_of(problem.arguments)
         self.grey = {
             k: jnp.asarray(v, problem.dtype) for k, v in problem.model.resampled(problem.data).items()
         }

@@ -12,7 +12,7 @@ import numpy as np
 from ppl_lvm.backends._jax_guide import Guide
 from ppl_lvm.backends._jax_guides import build_guide, guide_key
 from ppl_lvm.backends._jax_surface import JaxSurface
-from ppl_lvm.backends._numpyro import density_of, split_arguments
+from ppl_lvm.backends._numpyro import arrays_of, density_of
 from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session
 from ppl_lvm.core import Problem, Run
@@ -39,7 +39,7 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         small = first_rows(engine, problem)
         density, few = density_of(small)
         source = source_of(problem, engine.batch_size or 1, run.seed)
-        data = few if source is not None else split_arguments(problem.arguments)[0]
+        data = few if source is not None or small is problem else arrays_of(problem.arguments)
         num = engine.num_restarts
         starts = starting_values(problem, run, num)
         if is_amortized(engine.guide):  # an encoder has no params of one datum
@@ -48,7 +48,7 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         points = start_points(problem, run, density, few, begin, num, starts)
         spec = "mode" if engine.guide == "laplace" else engine.guide
         bound = problem if source is None else small
-        guides = [build_guide(bound, density, spec, s, p) for s, p in zip(starts, points, strict=True)]
+        guides = [build_guide(bound, density, spec, s, p, data) for s, p in zip(starts, points, strict=True)]
         stepper = JaxStepper(engine, problem, run, density, guides, data, source)
         taken = take_steps(engine, problem, run, stepper, "NumPyro")
         fit = _weighed(engine, problem, run, density, guides[0], stepper, taken, few)

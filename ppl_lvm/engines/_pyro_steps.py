@@ -33,16 +33,17 @@ _MOMENTS = ("first", "second", "square")
 class PyroStepper:
     """See :class:`ppl_lvm.engines._steps.Stepper`; lives within one ``torch_session``."""
 
-    def __init__(
-        self, engine: SVI, problem: Problem, run: Run, svi: Any, args: dict, source: Source | None
-    ) -> None:
-        self.svi, self.args, self.batched, self.source = svi, args, problem.batched, source
+    def __init__(self, engine: SVI, problem: Problem, run: Run, svi: Any, source: Source | None) -> None:
+        self.svi, self.batched, self.source = svi, problem.batched, source
         self.num_restarts, self.ranks, self.seed = 1, ranks_of(engine, problem), run.seed
         self.mean: dict[str, Any] | None = {} if engine.average else None
         self.marked: dict[str, Any] = {}
         self.batches = None
         if engine.batch_size is not None and problem.num_data is not None:
             self.batches = Batches(run.seed, problem.num_data, engine.batch_size)
+        shared = dict(problem.arguments)  # rows of batches are read where they are: no copy of all of them
+        self.rows = {} if self.batches is None else {k: shared.pop(k) for k in problem.batched}
+        self.args = to_torch(shared)
 
     def steps(self, first: int, count: int, begin: int | None, stop: Interrupt) -> np.ndarray:
         losses: list[float] = []
@@ -129,8 +130,8 @@ class PyroStepper:
             return to_torch(self.source.batch(step))
         if self.batches is None:
             return self.args
-        rows = torch.from_numpy(self.batches.rows(step, 1)[0])
-        return {k: v[rows] if k in self.batched else v for k, v in self.args.items()}
+        rows = self.batches.rows(step, 1)[0]
+        return {**self.args, **to_torch({k: v[rows] for k, v in self.rows.items()})}
 
     def arrays(self) -> Arrays:
         out = {f"free/{n}": p.detach().numpy().copy() for n, p in self._free().items()}

@@ -45,12 +45,12 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
     few = first_rows(engine, problem)
     source = source_of(problem, engine.batch_size or 1, run.seed)
     spec = "mode" if engine.guide == "laplace" else engine.guide
-    guide = guides.build_guide(problem if source is None else few, spec, start)
-    args = to_torch((problem if source is None else few).arguments)
+    bound = problem if source is None else few
+    guide = guides.build_guide(bound, spec, start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pyro warns about sites that we enumerate or hold on purpose
         _check_guide(engine, few, guide, to_torch(few.arguments))
-        status, losses, _ = _optimise(engine, problem, guide, args, run, source)
+        status, losses, _ = _optimise(engine, problem, guide, bound, run, source)
         params = {k: v.detach().numpy().copy() for k, v in pyro.get_param_store().items()}
         guide_params = {**problem.model.fixed_params, **params}
         passes = passes_for(engine, problem)
@@ -73,7 +73,7 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         total, _, per_datum = log_density(problem, values, guide_params)
     weights = total - log_q
     if isinstance(engine.objective, Renyi) and _all_local(problem) and per_datum is not None:
-        weights = _per_datum_weights(problem, guide, guide_params, engine, args)
+        weights = _per_datum_weights(problem, guide, guide_params, engine, to_torch(problem.arguments))
     return svi_fit(
         engine,
         problem,
@@ -177,13 +177,13 @@ def _trace_of_guide(guide: Callable[..., Any], args: Any) -> Any:
 
 
 def _optimise(
-    engine: SVI, problem: Problem, guide: Callable[..., Any], args: dict, run: Run, source: Source | None
+    engine: SVI, problem: Problem, guide: Callable[..., Any], bound: Problem, run: Run, source: Source | None
 ) -> Taken:
     if not isinstance(guide, AutoGuide):
-        with torch.no_grad():
-            guide(**args)  # params that start by the number of data start by that of all data
+        with torch.no_grad():  # params that start by the number of data start by that of all data
+            guide(**to_torch(bound.arguments))
     svi = pyro_svi(engine, problem, guide)
-    return take_steps(engine, problem, run, PyroStepper(engine, problem, run, svi, args, source), "Pyro")
+    return take_steps(engine, problem, run, PyroStepper(engine, problem, run, svi, source), "Pyro")
 
 
 def pyro_svi(engine: SVI, problem: Problem, guide: Callable[..., Any]) -> PyroSVI:

@@ -91,7 +91,7 @@ def _has_local(problem: Problem) -> bool:
 def at_rows(problem: Problem, rows: np.ndarray | slice) -> Problem:
     """The same model bound to some rows of the data."""
     arguments = in_memory(take(problem.arguments, problem.batched, rows), problem.dtype)
-    count = len(np.arange(problem.num_data or 0)[rows])
+    count = len(range(problem.num_data or 0)[rows]) if isinstance(rows, slice) else len(rows)
     plate = str(problem.data_plate)
     sites = {name: resized(site, plate, count) for name, site in problem.sites.items()}
     return dataclasses.replace(problem, arguments=arguments, sites=sites, num_data=count)

@@ -12,7 +12,7 @@ from ppl_lvm.engines._rows import take
 from ppl_lvm.streams import in_memory
 
 Start = dict[str, np.ndarray]
-_ENOUGH = 20_000  # rows
+ENOUGH = 20_000  # rows that a model's own start looks at
 
 
 def starting_values(problem: Problem, run: Run, num: int = 1) -> list[Start]:
@@ -38,9 +38,9 @@ def _from_model(problem: Problem, run: Run, num: int) -> list[Start]:
 def _some_rows(problem: Problem, run: Run) -> Mapping[str, Any]:
     """The arguments at rows enough for a start: clustering millions would take longer than the fit."""
     n = problem.num_data
-    if n is None or n <= _ENOUGH or not problem.batched or "stream" in problem.notes:
+    if n is None or n <= ENOUGH or not problem.batched or "stream" in problem.notes:
         return in_memory(problem.arguments, problem.dtype)  # of a stream, the first batch
-    rows = np.sort(run.rng(998).choice(n, _ENOUGH, replace=False))
+    rows = np.sort(run.rng(998).choice(n, ENOUGH, replace=False))
     return in_memory(take(problem.arguments, problem.batched, rows), problem.dtype)
 
 

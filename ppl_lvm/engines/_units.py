@@ -36,24 +36,16 @@ class Units:
         if folder is not None:
             own = {**identity(engine, problem, run, ()), "params": digest(params)}
             self._checkpoint = Checkpoint(folder, own)
-        found = None if self._checkpoint is None else self._checkpoint.load()
-        self._kept: dict[str, Arrays] = {}
-        for key, value in ({} if found is None else found[0]).items():
-            unit, _, name = key.partition("/")
-            self._kept.setdefault(unit, {})[name] = value
-        if self._kept and self._checkpoint is not None:
-            _LOG.info("resumed %s after %s", self._checkpoint.path, list(self._kept)[-1])
+        self._kept: dict[str, Arrays] = {} if self._checkpoint is None else self._checkpoint.parts()
+        if self._kept:
+            _LOG.info("resumed %s with %d finished units", folder, len(self._kept))
 
     def one(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> Arrays:
         """A unit's arrays, by name: of the checkpoint, or computed and written to it."""
         if name not in self._kept:
             self._kept[name] = {k: np.asarray(v) for k, v in compute().items()}
             if self._checkpoint is not None:
-                self._checkpoint.save_or_warn(
-                    {f"{unit}/{k}": v for unit, own in self._kept.items() for k, v in own.items()},
-                    {},
-                    "the run",
-                )
+                self._checkpoint.save_part_or_warn(name, self._kept[name], "the run")
         return self._kept[name]
 
     def each(

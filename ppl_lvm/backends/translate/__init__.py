@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_lvm.backends._numpyro import cached, signature, split_arguments
+from ppl_lvm.backends._numpyro import arrays_of, cached, signature, split_arguments
 from ppl_lvm.backends.density import Density
 from ppl_lvm.backends.session import jax_session, torch_session
 from ppl_lvm.backends.translate._check import Check, check, compare_at, disagreement
@@ -139,7 +139,7 @@ def _check(problem: Problem, translated: Translated, params: Mapping[str, Any], 
 
 def _ours(translated: Translated, problem: Problem, params: Mapping[str, Any]) -> Any:
     density = translated.density()
-    arrays, _ = split_arguments(problem.arguments)
+    arrays = arrays_of(problem.arguments)
     held = {k: jnp.asarray(np.asarray(v)) for k, v in params.items()}
     return lambda point: evaluate(density, point, arrays, held)
 

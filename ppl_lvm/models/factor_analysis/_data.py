@@ -87,8 +87,7 @@ def to_rows(raw: Any) -> Array:
             raw = masked.filled(np.nan)
         if is_dataframe(raw) and all(kind.kind in "fiub" for kind in raw.dtypes):
             raw = raw.to_numpy(dtype=float, na_value=np.nan)  # pandas' own NA too
-        x = to_array("x", raw, allow_nan=True)
-        x = np.asarray(x, dtype=np.float64, order="C")
+        x = to_array("x", raw, allow_nan=True, dtype=np.float64)
     if x.ndim != 2:
         hint = "; for one feature pass x[:, None]" if x.ndim == 1 else ""
         raise ValueError(f"x: expected shape (n, d), rows by features, got {x.shape}{hint}.")

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_lvm.data import Data, check_names, from_tensor, is_dataframe, to_array
+from ppl_lvm.data import Data, check_names, from_tensor, is_dataframe, to_floats
+from ppl_lvm.streams import where_bad
 
 Array = np.ndarray
 
@@ -133,10 +134,10 @@ def _numbers(name: str, raw: Any) -> Array:
     raw = from_tensor(raw)
     if hasattr(raw, "to_numpy"):  # a frame or a series, pandas' own NA too
         raw = raw.to_numpy(dtype=float, na_value=np.nan)
-    array = np.array(to_array(name, raw, allow_nan=True), dtype=np.float64, order="C")
-    if np.isinf(array).any():
-        where = tuple(int(i) for i in np.argwhere(np.isinf(array))[0])
-        raise ValueError(f"{name}: infinite at index {where}; put NaN where a value is missing.")
+    array = to_floats(name, raw)
+    bad = where_bad(array, np.isinf)
+    if bad is not None:
+        raise ValueError(f"{name}: infinite at index {bad[1]}; put NaN where a value is missing.")
     return array
 
 
