@@ -111,6 +111,7 @@ _WRONG: dict[str, tuple[Any, ...]] = {
     "fraction": (0, 1.5, -0.1, "a", float("nan"), [0.5], np.array([0.5, 0.6])),
     "choice": ("typo", 3, True, ["auto"], np.array(["auto", "pyro"]), np.array([1.0, 2.0])),
     "flag": (1, "yes", None, np.array([True, False])),
+    "flag or none": (1, "yes", np.array([True, False])),
     "object": (3, "typo", [1], np.array([1.0, 2.0])),
     "folder": (3, "", ["a"], "/proc/none", "\0"),
 }
@@ -119,7 +120,7 @@ _FIELDS: dict[str, dict[str, str]] = {
         "num_steps": "count", "num_draws": "count", "window": "count", "batch_size": "count",
         "learning_rate": "positive", "clip_norm": "positive", "tolerance": "positive",
         "learning_rate_decay": "fraction", "guide": "object", "objective": "object", "early_stop": "flag",
-        "average": "flag", "schedule": "choice", "num_restarts": "count", "checkpoint": "folder",
+        "average": "flag or none", "schedule": "choice", "num_restarts": "count", "checkpoint": "folder",
         "checkpoint_every": "count", "backend": "choice", "validation": "fraction", "patience": "count",
     },
     "ImportanceSampling": {"num_samples": "count", "proposal": "object", "backend": "choice"},
