@@ -331,6 +331,12 @@ def test_gradients_are_finite_at_the_edges(case: Case, missing: bool) -> None:
     from ppl_lvm.backends.session import jax_session
 
     at = draw(case, missing)
+
+    @jax.jit
+    @jax.value_and_grad
+    def total(params: Any, x: Any, seen: Any) -> Any:
+        return at.emission.log_prob(jax_library(), params, x, seen).sum()
+
     for factor in (1.0, 1e-30):
         params = dict(at.params)
         for name, site in at.emission.sites(K, at.x.shape[1]).items():
@@ -339,8 +345,7 @@ def test_gradients_are_finite_at_the_edges(case: Case, missing: bool) -> None:
         with jax_session("float64"):
             seen = None if at.seen is None else jnp.asarray(at.seen)
             for x in (jnp.asarray(at.x), jnp.zeros_like(at.x)):
-                total = lambda p, x=x, seen=seen: at.emission.log_prob(jax_library(), p, x, seen).sum()  # noqa: E731
-                value, slopes = jax.value_and_grad(total)({k: jnp.asarray(v) for k, v in params.items()})
+                value, slopes = total({k: jnp.asarray(v) for k, v in params.items()}, x, seen)
                 assert np.isfinite(value)
                 assert all(np.isfinite(slope).all() for slope in slopes.values())
 

@@ -203,7 +203,7 @@ def numpyro_total(problem: Problem, values: dict[str, np.ndarray]) -> np.ndarray
             z = density.unconstrain(one, data, {})
             return density.total(z, data, {}) - density.log_jacobian(z, data, {})
 
-        return np.asarray(jax.vmap(total)({k: jax.numpy.asarray(v) for k, v in values.items()}))
+        return np.asarray(jax.jit(jax.vmap(total))({k: jax.numpy.asarray(v) for k, v in values.items()}))
 
 
 # ---- rotation ------------------------------------------------------------------------------------
