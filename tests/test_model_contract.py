@@ -212,7 +212,7 @@ def numpyro_trace(program: Any, problem: Problem, **extra: Any) -> dict[str, Any
     with jax_session("float64"):
         data, statics = split_arguments(problem.arguments)
         seeded = handlers.seed(program, jax.random.key(0))
-        trace = handlers.trace(seeded).get_trace(**data, **dict(statics), **extra)
+        trace = handlers.trace(seeded).get_trace(**{**data, **dict(statics), **extra})
     return {name: site for name, site in trace.items() if site["type"] in ("sample", "param")}
 
 
@@ -229,10 +229,21 @@ def described(trace: dict[str, Any]) -> list[tuple[str, tuple[int, ...], str]]:
 
 
 def test_twins_have_the_same_sites(traced: Traced) -> None:
-    model = traced.problem.model
+    import jax
+
+    from ppl_lvm.backends._numpyro import split_arguments
+    from ppl_lvm.backends.session import jax_session
+
+    model, theirs = traced.problem.model, []
+
+    def look(data: Any) -> None:  # traced as a whole: run, every operation of it would be compiled
+        theirs.extend(described(numpyro_trace(model.numpyro.model, traced.problem, **data)))
+
     ours = described(pyro_trace(model.pyro.model, traced.problem))
     assert ours
-    assert described(numpyro_trace(model.numpyro.model, traced.problem)) == ours
+    with jax_session("float64"):
+        jax.eval_shape(look, split_arguments(traced.problem.arguments)[0])
+    assert theirs == ours
 
 
 def test_every_site_has_named_dimensions(traced: Traced) -> None:
