@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import jax  # at collection: importing it draws from NumPy's generator, which conftest.py would report
 import numpy as np
+import pytest
 
 from ppl_lvm import (
     AIS,
@@ -21,6 +22,7 @@ from ppl_lvm import (
     ImportanceSampling,
     Laplace,
     Pathfinder,
+    SpotCheck,
     emissions,
     engines,
     models,
@@ -54,6 +56,27 @@ def attempt(run: Callable[[], Any]) -> tuple[Any, str]:
         return None, str(error)
 
 
+# ---- what is fast and what is slow ---------------------------------------------------------------
+
+
+def covering(values: Iterable[Any], slow: Sequence[Any], *, key: Callable[[Any], Any] = lambda v: v) -> Any:
+    """Values for ``parametrize``, in order, those in ``slow`` marked so: `make test-slow` tries them all.
+
+    The rule for what is crossed: fast are each engine, model, backend and kind at least once, and each
+    combination that takes a path of its own through the code. The rest only multiplies these.
+    """
+    values = list(values)
+    unknown = [name for name in slow if name not in [key(v) for v in values]]
+    assert not unknown, f"slow: none of the values is {unknown}"
+    marks = {True: (pytest.mark.slow,), False: ()}
+    return [pytest.param(*_row(v), marks=marks[key(v) in slow]) for v in values]
+
+
+def _row(value: Any) -> tuple[Any, ...]:
+    """The arguments of one case: a tuple is several."""
+    return value if type(value) is tuple else (value,)
+
+
 # ---- data ----------------------------------------------------------------------------------------
 
 
@@ -64,6 +87,10 @@ def clusters(n: int = 24, d: int = 2, *, gap: float = 3.0, seed: int = 0) -> np.
     scale = np.where(labels, 0.5, 0.8)[:, None]
     return np.where(labels, gap / 2, -gap / 2)[:, None] + scale * rng.standard_normal((n, d))
 
+
+# Of a comparison without a reference, where a test asks for its form and not for its findings: the smallest
+# check whose chains count. The default's 16 chains take 20 s of sampling a fit.
+BRIEF_CHECK = SpotCheck(num_chains=2, num_warmup=50, num_samples=60, most_samples=60)
 
 SCHOOL_EFFECTS = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 SCHOOL_ERRORS = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
@@ -268,7 +295,7 @@ TINY_ENGINES: dict[str, Engine] = {
     "NUTS-numpyro": NUTS(backend="numpyro", num_warmup=40, num_samples=30, num_chains=2),
     "ChEES": ChEES(num_chains=16, num_warmup=40, num_samples=8, num_starts=4),
     "SMC": SMC(num_particles=40, num_runs=4, num_moves=1),
-    "AIS": AIS(num_particles=100, num_temperatures=1000),
+    "AIS": AIS(num_particles=100, num_temperatures=100),
     "MAP": MAP(num_init=2, max_iter=300),
     "Laplace-pyro": Laplace(backend="pyro", num_init=1, num_draws=60),
     "Pathfinder": Pathfinder(num_paths=4, num_samples=400, max_iter=60),

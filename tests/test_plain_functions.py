@@ -19,7 +19,16 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from helpers import SCHOOL_EFFECTS, SCHOOL_ERRORS, SCHOOLS, assert_within, attempt, clusters, log_mean_exp
+from helpers import (
+    SCHOOL_EFFECTS,
+    SCHOOL_ERRORS,
+    SCHOOLS,
+    assert_within,
+    attempt,
+    clusters,
+    covering,
+    log_mean_exp,
+)
 from scipy.optimize import minimize_scalar
 from scipy.special import betaln, gammaln, logsumexp
 from scipy.stats import halfcauchy, multivariate_normal, norm
@@ -152,9 +161,14 @@ def test_nuts_on_pyro_gives_the_density_of_its_draws(model: Any) -> None:
     np.testing.assert_allclose(fit.sample_stats["lp"].values[0], expected + np.log(tau), rtol=1e-9)
 
 
+@functools.cache
+def schools_guide() -> Fit:
+    return lvm.fit(eight_schools, SCHOOLS, SVI(num_steps=300, num_draws=60))
+
+
 def test_log_predictive_integrates_the_local_latents_out() -> None:
     """Of a school given the globals: Normal(mu, sqrt(tau^2 + sigma_j^2)), whatever its theta was."""
-    fit = lvm.fit(eight_schools, SCHOOLS, SVI(num_steps=300, num_draws=60))
+    fit = schools_guide()
     found = fit.log_predictive()
     mu, tau = (fit.posterior[k].values[0][:, None] for k in ("mu", "tau"))
     expected = log_mean_exp(norm.logpdf(SCHOOL_EFFECTS, mu, np.hypot(tau, SCHOOL_ERRORS)))
@@ -175,10 +189,10 @@ def test_log_predictive_of_a_sampled_posterior() -> None:
     assert_within(found.total, sum(expected), found.total_std_error)
 
 
-@pytest.mark.parametrize("num", [1, 3, 8])
+@pytest.mark.parametrize("num", covering([1, 3, 8], [3]))  # 8: as many as in the fit
 def test_log_predictive_of_new_schools(num: int) -> None:
     """Their thetas are not those of the fit, also where there happen to be as many."""
-    fit = lvm.fit(eight_schools, SCHOOLS, SVI(num_steps=300, num_draws=60))
+    fit = schools_guide()
     new = {"y": np.linspace(-20.0, 30.0, num), "sigma": np.full(num, 6.0)}
     found = fit.log_predictive(new)
     mu, tau = (fit.posterior[k].values[0][:, None] for k in ("mu", "tau"))
@@ -193,11 +207,16 @@ def local_only(y: Any) -> None:
         pyro.sample("obs", dist.Normal(z, 1.0), obs=y)
 
 
-@pytest.mark.parametrize("num", [None, 1, 2, 4])
+@functools.cache
+def local_fit() -> Fit:
+    return lvm.fit(local_only, np.array([-1.0, 0.2, 0.9, 2.5]), SVI(num_steps=100, num_draws=40))
+
+
+@pytest.mark.parametrize("num", covering([None, 1, 2, 4], [2]))  # 4: as many as in the fit
 def test_log_predictive_of_a_model_whose_latents_are_all_local(num: int | None) -> None:
     """Nothing is shared between rows, so that every row has its marginal density, new ones too."""
-    y = np.array([-1.0, 0.2, 0.9, 2.5])
-    fit = lvm.fit(local_only, y, SVI(num_steps=100, num_draws=40))
+    fit = local_fit()
+    y = fit.problem.arguments["y"]
     rows = y if num is None else np.linspace(-2.0, 2.0, num)
     found = fit.log_predictive(None if num is None else rows)
     assert_within(found.pointwise, norm.logpdf(rows, 0.0, math.sqrt(2.0)), found.std_error)

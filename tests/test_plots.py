@@ -15,6 +15,7 @@ import pyro.distributions as dist
 import pytest
 import xarray as xr
 from figure_checks import LEAST_POINTS, boxes_of, has_label, overlaps, texts_of, visible_axes
+from helpers import BRIEF_CHECK
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.datasets import load_iris
@@ -78,8 +79,8 @@ def world() -> World:
     return World(
         fits,
         lvm.compare(fits, reference="_nuts $100"),
-        lvm.compare(fits),
-        lvm.compare(points),
+        lvm.compare(fits, spot_check=BRIEF_CHECK),
+        lvm.compare(points, spot_check=BRIEF_CHECK),
         lvm.fit(schools, y, SVI(num_steps=50, window=10)),
         lvm.fit(factors, x, short),
         lvm.fit(models.FactorAnalysis(latent_dim=2), x, EM()),
@@ -97,7 +98,7 @@ def weighted(world: World) -> lvm.Fit:
 
 
 def loose(world: World) -> lvm.Comparison:
-    return lvm.compare({"own": world.plain})
+    return lvm.compare({"own": world.plain}, spot_check=BRIEF_CHECK)
 
 
 def ranks(exponent: float) -> lvm.Calibration:
@@ -519,7 +520,7 @@ def test_dollars_start_no_formula() -> None:
     fit = lvm.fit(models.GaussianMixture(num_components=2, covariance="diag"), x, EM(num_init=1))
     figure = plots.plot_clusters(fit)
     FigureCanvasAgg(figure).draw()
-    comparison = plots.plot_comparison(lvm.compare({"em$": fit, "b$": fit}))
+    comparison = plots.plot_comparison(lvm.compare({"em$": fit, "b$": fit}, spot_check=BRIEF_CHECK))
     FigureCanvasAgg(comparison).draw()
     assert figure.axes[0].get_xlabel().replace("\\", "") == "$a_b"
 

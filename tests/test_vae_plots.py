@@ -63,7 +63,7 @@ def world() -> World:
         "one latent": train(x, 1, engine=tight, binarise=True),
     }
     flat = train(x.reshape(ROWS, 64), 2, likelihood="continuous_bernoulli")
-    mixture = lvm.fit(models.GaussianMixture(2, covariance="diag"), x[:, 2, 2:4], EM(num_init=1))
+    mixture = lvm.fit(models.GaussianMixture(1, covariance="diag"), x[:20, 2, 2:4], EM(num_init=1))
     return World(x, digits, grey, flat, fits, mixture)
 
 

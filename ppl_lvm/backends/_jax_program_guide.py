@@ -39,8 +39,14 @@ def program_guide(
             held = handlers.substitute(held, substitute_fn=lambda site: _image(site, turned))
         return handlers.trace(handlers.seed(held, key)).get_trace(**data, **extra)
 
+    first: dict[str, Any] = {}
+
+    def look(data: Tree) -> Tree:
+        first.update(run({}, jax.random.key(0), data))
+        return {n: s["value"] for n, s in first.items() if s["type"] == "param"}
+
     try:
-        first = run({}, jax.random.key(0), arrays)
+        initial = jax.jit(look)(arrays)  # one program instead of one for each operation
     except Exception as error:  # the user's own code: anything can come out of it
         reason = str(error).split("\n")[0]
         raise ValueError(
@@ -52,10 +58,11 @@ def program_guide(
         raise ValueError(
             f"guide: lacks sites {missing}; it must declare the model's latents {sorted(density.shapes)}."
         )
-    maps = {
-        n: biject_to(s["kwargs"].pop("constraint", _real())) for n, s in first.items() if s["type"] == "param"
-    }
-    initial = {n: first[n]["value"] for n in maps}
+    supports = {n: first[n]["kwargs"].get("constraint", _real()) for n in initial}
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(supports)):
+        first = run({}, jax.random.key(0), arrays)  # limits that the guide computes are needed as numbers
+        supports = {n: first[n]["kwargs"].get("constraint", _real()) for n in initial}
+    maps = {n: biject_to(support) for n, support in supports.items()}
 
     def constrain(params: Tree) -> Tree:
         return {n: maps[n](v) for n, v in params.items()}
@@ -82,7 +89,7 @@ def program_guide(
 
     def init(key: Any) -> Tree:
         del key
-        return unconstrain(initial)
+        return jax.jit(unconstrain)(initial)
 
     def draw(params: Tree, key: Any, data: Tree) -> tuple[Tree, tuple[Any, Any | None]]:
         return log_q(run(constrain(params), key, data), data)

@@ -11,27 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.distributions import ImproperUniform, biject_to, constraints
+from numpyro.distributions import biject_to, constraints
 from numpyro.primitives import Messenger
 
+from ppl_lvm.backends._numpyro_sites import Sites, check_supports, frame_of, trace_of
 from ppl_lvm.backends.density import Density, Param, Tree
 from ppl_lvm.core import Problem
 
 _CACHE: OrderedDict[Any, Any] = OrderedDict()
 _CACHE_SIZE = 128
-
-
-class ImproperOrigin(Messenger):
-    """Give sites that cannot be drawn from (improper priors) the origin of their support."""
-
-    def process_message(self, msg: dict) -> None:
-        if msg["type"] == "sample" and msg["value"] is None and _improper(msg["fn"]):
-            transform = biject_to(msg["fn"].support)
-            msg["value"] = transform(jnp.zeros(transform.inverse_shape(msg["fn"].shape())))
-
-
-def _improper(fn: Any) -> bool:
-    return isinstance(getattr(fn, "base_dist", fn), ImproperUniform)
 
 
 class WithoutData(Messenger):
@@ -132,39 +120,31 @@ def _build(problem: Problem, data: dict, statics: tuple, key: Any) -> Density:
     if problem.model.fixed_params:
         fixed = {k: jnp.asarray(v) for k, v in problem.model.fixed_params.items()}
         model = handlers.substitute(model, data=fixed)
-    with ImproperOrigin():
-        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(**data)
-    latent = {
-        n: s for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"] and not _discrete(s)
-    }
-    _check_twin(problem, latent)
-    shapes = {
-        n: tuple(biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"]))) for n, s in latent.items()
-    }
-    enumerable = [
-        n for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"] and _discrete(s)
-    ]
-    plate = problem.data_plate
-    local = tuple(n for n, s in latent.items() if _in_plate(s, plate))
-    functions = _Functions(model, shapes, plate, bool(enumerable))
+    sites = Sites(problem, model)
+    # One compiled program: run by single operations, the prior's draws and the supports of a mixture with
+    # full covariances are some 200 compilations.
+    points = jax.jit(sites.look)(data)
+    check_supports(problem, sites.supports, points)
+    functions = _Functions(model, sites.shapes, problem.data_plate, sites.enumerable)
     return Density(
         key=key,
         log_joint=functions.log_joint,
         log_prior=functions.log_prior,
-        sample_prior=None if any(_improper(s["fn"]) for s in latent.values()) else functions.sample_prior,
+        sample_prior=None if sites.improper else functions.sample_prior,
         constrain=functions.constrain,
         unconstrain=functions.unconstrain,
         log_jacobian=functions.log_jacobian,
         site_jacobians=functions.site_jacobians,
-        shapes=shapes,
-        local=local,
-        params=_free_params(trace),
+        shapes=sites.shapes,
+        local=sites.local,
+        params=_free_params(model, data) if sites.has_params else {},
     )
 
 
-def _free_params(trace: Mapping[str, Any]) -> dict[str, Param]:
+def _free_params(model: Callable, data: Tree) -> dict[str, Param]:
     """Params with a single array each (those of networks are trees) that nothing holds."""
     found = {}
+    trace = trace_of(model, data)
     for name, site in trace.items():
         if site["type"] == "param" and isinstance(site["value"], jax.Array):
             transform = biject_to(site["kwargs"].get("constraint", constraints.real))
@@ -210,7 +190,7 @@ class _Functions:
             term = _log_prob(site)
             if name in jacobians:
                 term = term + jacobians[name]
-            frame = _frame(site, self.plate)
+            frame = frame_of(site, self.plate)
             if frame is None:
                 rest = rest + jnp.sum(term)
                 continue
@@ -285,58 +265,6 @@ def _log_prob(site: Mapping[str, Any]) -> Any:
     else:
         term = fn.log_prob(value)
     return term if site["scale"] is None else site["scale"] * term
-
-
-def _frame(site: Mapping[str, Any], plate: str | None) -> Any | None:
-    return next((f for f in site["cond_indep_stack"] if f.name == plate), None)
-
-
-def _in_plate(site: Mapping[str, Any], plate: str | None) -> bool:
-    return plate is not None and _frame(site, plate) is not None
-
-
-def _discrete(site: Mapping[str, Any]) -> bool:
-    return bool(getattr(site["fn"].support, "is_discrete", False))
-
-
-def _check_supports(problem: Problem, latent: Mapping[str, Any]) -> None:
-    """Random points of either support must lie in the other."""
-    import torch
-    from torch.distributions import biject_to as torch_biject_to
-
-    rng = np.random.default_rng(0)
-    for site in problem.latents(discrete=False):
-        theirs = latent[site.name]["fn"].support
-        if site.constraint is None:
-            continue
-        ours = torch_biject_to(site.constraint)
-        free = 2 * rng.standard_normal((20, *ours.inverse_shape(torch.Size(site.shape))))
-        here = np.asarray(ours(torch.from_numpy(free)))
-        other = biject_to(theirs)
-        free = 2 * rng.standard_normal((20, *other.inverse_shape(site.shape)))
-        there = torch.from_numpy(np.array(other(jnp.asarray(free)), dtype=np.float64))
-        if not (bool(jnp.all(theirs(jnp.asarray(here)))) and bool(site.constraint.check(there).all())):
-            raise ValueError(
-                f"numpyro: site {site.name!r} has the support {theirs} in the twin and {site.support} in the "
-                "Pyro program; they must be the same."
-            )
-
-
-def _check_twin(problem: Problem, latent: Mapping[str, Any]) -> None:
-    ours = {s.name: s.shape for s in problem.latents(discrete=False)}
-    theirs = {n: tuple(jnp.shape(s["value"])) for n, s in latent.items()}
-    if set(ours) != set(theirs):
-        raise ValueError(
-            f"numpyro: the twin's continuous latent sites are {sorted(theirs)}, the Pyro program's "
-            f"{sorted(ours)}; they must be the same."
-        )
-    for name, shape in ours.items():
-        if shape != theirs[name]:
-            raise ValueError(
-                f"numpyro: site {name!r} has shape {theirs[name]} in the twin and {shape} in the Pyro "
-                "program; they must be the same."
-            )
-    _check_supports(problem, latent)
 
 
 __all__ = ["Density", "arrays_of", "cached", "density_of", "signature", "split_arguments", "statics_of"]

@@ -75,7 +75,9 @@ def _returns() -> dict[str, Any]:
 
 
 @zoo(
-    _returns, "GARCH(1, 1) with t innovations, variances written into a buffer in a loop, persistence by Beta"
+    _returns,
+    "GARCH(1, 1) with t innovations, variances written into a buffer in a loop, persistence by Beta",
+    quick=False,
 )
 def garch_t(r: Any) -> None:
     mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
@@ -147,6 +149,7 @@ def _answers() -> dict[str, Any]:
     _answers,
     "2PL with guessing: long format, a hierarchical prior of items by a Cholesky factor, log space",
     baked=("person", "item"),
+    quick=False,
 )
 def three_parameter_items(person: Any, item: Any, y: Any) -> None:
     num_people, num_items = int(person.max()) + 1, int(item.max()) + 1
@@ -176,6 +179,7 @@ def _clusters() -> dict[str, Any]:
     _clusters,
     "a mixture of regressions whose weights depend on covariates (experts), coefficients by Vindex",
     enumerated=True,
+    quick=False,
 )
 def experts(x: Any, y: Any, k: int = 3) -> None:
     gate = pyro.sample("gate", dist.Normal(torch.zeros(2, k), 1.0).to_event(2))
@@ -218,7 +222,11 @@ def _ranks() -> dict[str, Any]:
     return {"x": r.normal(size=(9, 2)), "group": np.arange(9) % 3, "y": r.integers(0, 4, 9)}
 
 
-@zoo(_ranks, "ordered probit with group effects: cutpoints by cumulated increments, differences of erf")
+@zoo(
+    _ranks,
+    "ordered probit with group effects: cutpoints by cumulated increments, differences of erf",
+    quick=False,
+)
 def grouped_probit(x: Any, group: Any, y: Any) -> None:
     beta = pyro.sample("beta", dist.Normal(torch.zeros(2), 1.0).to_event(1))
     first = pyro.sample("first", dist.Normal(-1.0, 1.0))
@@ -275,6 +283,7 @@ def _mines() -> dict[str, Any]:
     "a change point: a label over all years outside the plate, rates by comparison with a range",
     enumerated=True,
     by_datum=False,
+    quick=False,
 )
 def change_point(y: Any) -> None:
     early = pyro.sample("early", dist.Gamma(2.0, 1.0))

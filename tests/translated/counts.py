@@ -54,7 +54,7 @@ def negative_binomial(x: Any, y: Any) -> None:
         pyro.sample("y", dist.NegativeBinomial(size, logits=intercept + slope * x - size.log()), obs=y)
 
 
-@zoo(_counts, "ZeroInflatedNegativeBinomial with gate logits by datum")
+@zoo(_counts, "ZeroInflatedNegativeBinomial with gate logits by datum", quick=False)
 def zero_inflated_negative_binomial(x: Any, y: Any) -> None:
     intercept = pyro.sample("intercept", dist.Normal(0.0, 1.0))
     size = pyro.sample("size", dist.Exponential(0.5))

@@ -42,7 +42,7 @@ def gp_regression(x: Any, y: Any) -> None:
     pyro.sample("y", dist.MultivariateNormal(torch.zeros(len(x)), covariance_matrix=cov), obs=y)
 
 
-@zoo(_counts, "torch.linalg.cholesky times standard normals, Poisson observations by datum")
+@zoo(_counts, "torch.linalg.cholesky times standard normals, Poisson observations by datum", quick=False)
 def gp_poisson(x: Any, y: Any) -> None:
     amplitude = pyro.sample("amplitude", dist.HalfNormal(1.0))
     length = pyro.sample("length", dist.Gamma(3.0, 2.0))

@@ -84,7 +84,7 @@ def hmm_factorial(y: Any) -> None:
         pyro.sample(f"y_{t}", dist.Normal(effect[0] * a + effect[1] * b, 1.0), obs=y[t])
 
 
-@zoo(_sequences, "DiscreteHMM over a plate of sequences: labels summed inside the distribution")
+@zoo(_sequences, "DiscreteHMM over a plate of sequences: labels summed inside the distribution", quick=False)
 def hmm_discrete(y: Any, lengths: Any) -> None:
     del lengths
     start, moves = _chain(3)

@@ -18,7 +18,7 @@ def _noisy() -> dict[str, Any]:
     return {"seen": x + 0.3 * r.normal(size=7), "y": 2 * x + 0.2 * r.normal(size=7)}
 
 
-@zoo(_noisy, "measurement error: a latent covariate by datum with two observations of it")
+@zoo(_noisy, "measurement error: a latent covariate by datum with two observations of it", quick=False)
 def measurement_error(seen: Any, y: Any) -> None:
     slope = pyro.sample("slope", dist.Normal(0.0, 2.0))
     spread = pyro.sample("spread", dist.HalfNormal(1.0))

@@ -46,7 +46,11 @@ def varying_intercepts(group: Any, x: Any, y: Any, num_groups: int) -> None:
         pyro.sample("y", dist.Normal(level[group] + slope * x, sigma), obs=y)
 
 
-@zoo(_grouped, "LKJCholesky, MultivariateNormal with scale_tril in a plate, columns of a latent matrix")
+@zoo(
+    _grouped,
+    "LKJCholesky, MultivariateNormal with scale_tril in a plate, columns of a latent matrix",
+    quick=False,
+)
 def varying_slopes(group: Any, x: Any, y: Any, num_groups: int) -> None:
     centre = pyro.sample("centre", dist.Normal(torch.zeros(2), 2.0).to_event(1))
     scales = pyro.sample("scales", dist.HalfNormal(torch.ones(2)).to_event(1))
