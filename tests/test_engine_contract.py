@@ -185,6 +185,7 @@ BAD_SETTINGS: dict[type, dict[str, list[Any]]] = {
         "estimator": ["iwae", None],
         "beta": [-1.0, np.nan, "warm"],
         "free_bits": [-0.1, np.inf, None],
+        "mirrored": ["yes", 1],
     },
     Renyi: {
         "alpha": [1, 1.0, np.nan, np.inf, "0", None, True],
