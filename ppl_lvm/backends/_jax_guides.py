@@ -37,7 +37,7 @@ def build_guide(
     twin = problem.model.numpyro
     own = (twin.guide if twin is not None else None) if spec is None else spec
     if callable(own):
-        return program_guide(problem, density, own, start, data)
+        return program_guide(problem, density, own, guide_key(problem, spec), start, data)
     family = family_of(own)
     if isinstance(family, Flow):
         return _flow(density, point, family)
