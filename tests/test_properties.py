@@ -82,6 +82,10 @@ def flag(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_))
 
 
+def folder(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
 def one_of(*choices: str) -> Rule:
     return lambda v: isinstance(v, str) and v in choices
 
@@ -135,7 +139,7 @@ FIELDS: list[tuple[type, str, Rule]] = [
     (EM, "max_iter", count()),
     (EM, "estimate", one_of("ml", "map")),
     (EM, "variance_floor", or_none(lambda v: number(v) and 0 <= v < math.inf)),
-    *((kind, "checkpoint", or_none(lambda v: isinstance(v, str))) for kind in (SVI, NUTS, SMC, EM, MAP)),
+    *((kind, "checkpoint", or_none(folder)) for kind in (SVI, NUTS, SMC, EM, MAP)),
 ]
 
 
