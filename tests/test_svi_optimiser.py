@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from datum_guide_cases import effects
+from pyro.infer.autoguide import guides as autoguide
 from scipy import optimize, stats
 from test_svi_batches import exact_line, line, regression, slopes
 
@@ -71,30 +72,41 @@ def steps_of(backend: str, slopes_: np.ndarray, clip: float | None) -> np.ndarra
     return np.array(out)
 
 
+def cut(given: np.ndarray, clip: float | None) -> np.ndarray:
+    """The gradients (t, d) after clipping, by hand."""
+    out, square = [], 0.0
+    for t, slope in enumerate(given, 1):
+        norm = np.linalg.norm(slope)
+        limit = (10 * np.sqrt(square) if square else np.inf) if clip is None else clip
+        out.append(slope * min(1.0, limit / norm) if norm else slope)
+        square += max(1 / t, 0.01) * (min(norm, limit) ** 2 - square)
+    return np.array(out)
+
+
 @pytest.mark.parametrize("clip", [None, 1.5])
-def test_steps_are_the_same_on_both_backends(clip: float | None) -> None:
-    """Gradients of any size, one of them 1e6 times the others, some zero: no step is longer than Adam's."""
+def test_steps_are_the_same_on_both_backends_and_clip_as_they_say(clip: float | None) -> None:
+    """Gradients of any size, one of them 1e6 times the others, the first ones zero."""
     rng = np.random.default_rng(0)
     given = rng.normal(size=(40, 3)) * np.array([1e-3, 1.0, 30.0])
     given[20] *= 1e6
     given[:3] = 0.0
-    found = {b: steps_of(b, given, clip) for b in BACKENDS}
-    np.testing.assert_allclose(found["pyro"], found["numpyro"], rtol=1e-10, atol=1e-14)
-    assert np.abs(np.diff(found["pyro"], axis=0)).max() < 0.5
-    alone = steps_of("pyro", np.delete(given, 20, axis=0), clip)
-    assert np.abs(found["pyro"][-1] - alone[-1]).max() < 0.5  # it is no burden for long
+    by_hand = cut(given, clip)
+    assert np.linalg.norm(by_hand[20]) < 1e-3 * np.linalg.norm(given[20])
+    wanted = steps_of("pyro", by_hand, np.inf)
+    for backend in BACKENDS:
+        np.testing.assert_allclose(steps_of(backend, given, clip), wanted, rtol=1e-10)
 
 
 def test_steps_are_adams_by_its_formulas() -> None:
     """Without anything to clip: the moments as sums over all gradients, by their weights."""
     given = np.random.default_rng(1).normal(size=(12, 2))
-    found = steps_of("pyro", given, 1e9)
+    found = steps_of("pyro", given, np.inf)
     number = np.arange(1, 13)
     kept = 1 - number**-0.8
     for t in range(1, 13):
         first = (0.1 * 0.9 ** (t - number[:t])) @ given[:t] / (1 - 0.9**t)
         weights = np.array([(1 - kept[i]) * np.prod(kept[i + 1 : t]) for i in range(t)])
-        assert weights.sum() == pytest.approx(1.0)  # so that no correction is needed
+        assert weights.sum() == pytest.approx(1.0, rel=1e-12)  # so that no correction is needed
         change = -0.1 * 0.99 ** (t - 1) * first / (np.sqrt(weights @ given[:t] ** 2) + 1e-8)
         before = found[t - 2] if t > 1 else 0.0
         np.testing.assert_allclose(found[t - 1] - before, change, rtol=1e-10)
@@ -139,9 +151,11 @@ def test_a_fixed_norm_of_clipping_widens_the_guide_by_a_known_factor() -> None:
     widened = optimize.brentq(mean_slope, 0.5, 5)
     assert widened > 1.2
     settings = {"backend": "numpyro", "batch_size": 1000, "num_draws": 50, "num_steps": 10_000}
-    found = ratio(lvm.fit(location, ROWS, SVI(clip_norm=0.5, **settings)))
-    assert abs(np.log(found / widened)) < 0.1
-    assert found > 1.1
+    fits = [lvm.fit(location, ROWS, SVI(clip_norm=0.5, **settings), seed=s) for s in range(4)]
+    found = np.log([ratio(f) for f in fits])
+    error = found.std(ddof=1) / 2
+    assert abs(found.mean() + 0.013 - np.log(widened)) < 4 * error + 0.013  # as above
+    assert found.mean() - 4 * error > 0
 
 
 # ---- mirrored draws ------------------------------------------------------------------------------------
@@ -157,9 +171,9 @@ def test_the_noise_of_batches_cancels_in_the_gradient_of_widths(backend: str) ->
     for on in (True, False):
         at = slopes(backend, problem, dataclasses.replace(engine, objective=ELBO(mirrored=on)))
         found[on] = np.array([at(rows)[1] for rows in order])
-        np.testing.assert_allclose(found[on].mean(0), at(None)[1], rtol=1e-9)
+        np.testing.assert_allclose(found[on].mean(0), at(None)[1], rtol=1e-10)
     loc, width = range(2)  # by name: loc before log_scale, locs before scales
-    assert np.ptp(found[True][:, width]) < 1e-9 * np.abs(found[True][:, width]).max()
+    assert np.ptp(found[True][:, width]) < 1e-10 * np.abs(found[True][:, width]).max()
     assert np.ptp(found[False][:, width]) > 0.1 * np.abs(found[False][:, width]).max()
     assert np.ptp(found[True][:, loc]) > 0.1
 
@@ -214,8 +228,9 @@ def _images_on_jax(problem: Any, family: str) -> None:
         guide = build_guide(problem, density, family, {}, jnp.full(density.size, 0.3))
         params = guide.init(jax.random.key(0))
         z, (rest, local) = guide.draw(params, jax.random.key(1), data)
-        image, again = guide.image(params, jax.random.key(1), data)  # type: ignore[misc]
-        other, _ = guide.image(params, jax.random.key(2), data)  # type: ignore[misc]
+        assert guide.image is not None
+        image, again = guide.image(params, jax.random.key(1), data)
+        other, _ = guide.image(params, jax.random.key(2), data)
         total = float(rest if local is None else rest + local.sum())
         assert float(guide.log_prob(params, image, data)) == pytest.approx(total, rel=1e-10)
         jax.tree_util.tree_map(np.testing.assert_array_equal, again, (rest, local))
@@ -291,13 +306,25 @@ def test_images_of_programs_have_the_noise_turned_round_on_jax() -> None:
     with jax_session("float64"):
         density, data = density_of(problem)
         guide = build_guide(problem, density, numpyro_chain, {}, jnp.zeros(density.size))
+        assert guide.image is not None
         values = []
         for make in (guide.draw, guide.image):
-            z, (log_q, _) = make({}, jax.random.key(3), data)  # type: ignore[misc]
+            z, (log_q, _) = make({}, jax.random.key(3), data)
             values.append(density.constrain(z, data, {}))
             assert float(log_q) == pytest.approx(float(guide.log_prob({}, z, data)), rel=1e-10)
     np.testing.assert_allclose(noise_behind(values[1]), -noise_behind(values[0]), atol=1e-10)
     assert (np.abs(values[0]["weights"] - values[1]["weights"]) > 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["AutoIAFNormalizingFlow", "AutoMultivariateNormal", "AutoDelta"])
+def test_autoguides_of_the_user_are_fitted_on_minibatches(name: str) -> None:
+    """Layers of a flow are not inverted: their draws come anew; a point has none."""
+
+    settings = {"hidden_dim": [4]} if "Flow" in name else {}
+    guide = getattr(autoguide, name)(regression, **settings)
+    fit = lvm.fit(regression, line(40), SVI(guide=guide, batch_size=10, num_steps=20, num_draws=10))
+    assert np.isfinite(fit.evidence.nats)
+    assert callable(guide.model)  # copying it for the fit would have taken its model: it can be used again
 
 
 def test_noise_of_other_kinds_is_not_turned_round() -> None:
@@ -331,16 +358,15 @@ def test_where_mirrored_draws_are_refused() -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_mirrored_draws_on_all_rows_come_to_the_same_optimum(backend: str) -> None:
     data = line(60)
-    mean, precision = exact_line(data)
+    mean, _ = exact_line(data)
     settings = {"num_steps": 600, "window": 50, "num_draws": 50, "early_stop": False}
     fit = lvm.fit(
         regression, data, SVI(backend=backend, guide="mean_field", objective=ELBO(mirrored=True), **settings)
     )
-    sds = 1 / np.sqrt(np.diag(precision))
-    # in a Gaussian the gradient of the mean has no noise at all
+    # in a Gaussian the gradient of the mean has no noise at all: what is left is the last step's size
     names = ("loc",) if backend == "numpyro" else ("AutoNormal.locs.a", "AutoNormal.locs.b")
     found = np.concatenate([np.ravel(fit.params[n]) for n in names])
-    np.testing.assert_allclose((found - mean) / sds, 0.0, atol=0.01)
+    np.testing.assert_array_less(np.abs(found - mean), 0.03 * 0.02)
 
 
 # ---- what is said --------------------------------------------------------------------------------------
@@ -361,8 +387,7 @@ def test_a_long_run_on_minibatches_is_told_from_a_short_one() -> None:
     short, long = (lvm.fit(location, ROWS[:20_000], SVI(num_steps=n, **settings)).status for n in (300, 6000))
     assert short.outcome is lvm.Outcome.MAX_STEPS
     assert long.outcome is lvm.Outcome.CONVERGED
-    assert abs(long.details["last_gain"]) < 0.2
-    assert long.details["gain_error"] < 0.1
+    assert abs(long.details["last_gain"]) < 0.2  # the tolerance
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

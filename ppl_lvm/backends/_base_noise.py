@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-_NORMAL = {"Normal", "MultivariateNormal"}
+_NORMAL = {"Normal", "MultivariateNormal", "LowRankMultivariateNormal"}
 _TRANSFORMED = {"TransformedDistribution", "LogNormal", "LogisticNormal"}
-_WRAPPERS = {
-    "Independent",
-    "ExpandedDistribution",
-    "MaskedDistribution",
-}  # a truncated one has a base as well
+_WRAPPERS = {"Independent", "ExpandedDistribution", "MaskedDistribution"}  # others with a base are truncated
+# Maps that are inverted at little cost; layers of flows are not, some of them not at all.
+_MAPS = {
+    f"{name}Transform"
+    for name in ("Affine", "CorrCholesky", "Exp", "Ordered", "Sigmoid", "Softplus", "StickBreaking", "Tanh")
+}
 Solve = Callable[[Any, Any], Any]  # a lower triangular matrix and a vector (*, d) -> the solution
 
 
@@ -46,7 +47,7 @@ def _unwrapped(distribution: Any) -> tuple[Any, list[Any]]:
         if _name(distribution) in _TRANSFORMED:
             maps = [*distribution.transforms, *maps]
         distribution = distribution.base_dist
-    if _name(distribution) not in _NORMAL or any(_name(t) == "AbsTransform" for t in maps):
+    if _name(distribution) not in _NORMAL or not {_name(t) for t in maps} <= _MAPS:
         return None, []
     return distribution, maps
 

@@ -26,7 +26,8 @@ class _Seen:
     """
 
     def __init__(self, run: Callable[..., dict]) -> None:
-        self.run, self.sites = run, [""]
+        self.run = run
+        self.sites: list[str] = []
         self.supports: dict[str, Any] = {}
         self._look = jax.jit(self._traced)
 

@@ -37,7 +37,7 @@ def build_guide(problem: Problem, spec: Any, init: Mapping[str, np.ndarray]) -> 
     """
     own = problem.model.pyro.guide if spec is None else spec
     if isinstance(own, torch.nn.Module):
-        return copy.deepcopy(own).to(getattr(torch, problem.dtype))  # training must not touch the user's
+        return _copied(own).to(getattr(torch, problem.dtype))  # training must not touch the user's
     if callable(own):
         return _with_init(own, init)
     if not problem.latents(discrete=False):
@@ -48,6 +48,17 @@ def build_guide(problem: Problem, spec: Any, init: Mapping[str, np.ndarray]) -> 
         return DatumGuide(problem, family_of(own), start)
     model = poutine.block(ImproperOrigin()(problem.model.pyro.model), hide=hidden)
     return _autoguide(family_of(own), model, init_to_value(values=start), problem)
+
+
+def _copied(guide: torch.nn.Module) -> torch.nn.Module:
+    """A copy; copying takes an autoguide's model from both, which one that was not run yet needs."""
+    if not isinstance(guide, autoguide.AutoGuide):
+        return copy.deepcopy(guide)
+    model = guide.__dict__["_model"]
+    own = copy.deepcopy(guide)
+    for each in (guide, own):
+        each.__dict__["_model"] = model
+    return own
 
 
 def _autoguide(family: Any, model: Any, begin: Callable[..., Any], problem: Problem) -> Any:

@@ -55,7 +55,7 @@ class Checkpoint:
         """Arrays of the parts that were saved, by name."""
         found = {}
         for path in self._files():
-            arrays, record = self._read(path, arrays=True)
+            arrays, record = self._read(path, arrays=path != self.path)
             if path != self.path:
                 found[str(record.get("part"))] = arrays
         return found

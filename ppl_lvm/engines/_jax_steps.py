@@ -305,10 +305,10 @@ def loss_of(engine: SVI, problem: Problem, density: Density, guide: Guide) -> Ca
 
 
 def _pair(guide: Guide) -> Callable[..., Any]:
-    """A draw and its image, along a first axis."""
+    """A draw and its image, along a first axis; the settings refuse guides without an image."""
 
     def draw(params: Any, key: Any, data: Any) -> Any:
-        two = guide.draw(params, key, data), guide.image(params, key, data)  # type: ignore[misc]  # checked
+        two = guide.draw(params, key, data), guide.image(params, key, data)  # type: ignore[misc]  # not None
         return jax.tree_util.tree_map(lambda *v: jnp.stack(v), *two)
 
     return draw

@@ -19,7 +19,8 @@ class Adam(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "lrd": lrd, "clip_norm": clip_norm})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # overloads
+        """As Pyro calls it, without a closure; torch's has a second form that returns a closure's loss."""
         del closure
         for group in self.param_groups:
             for param in group["params"]:

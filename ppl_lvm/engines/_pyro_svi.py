@@ -221,13 +221,8 @@ def _objective(engine: SVI, problem: Problem, guide: Callable[..., Any], few: Pr
         discrete = bool(problem.latents(discrete=True))
         kind = "enum" if discrete else "mean_field" if _same_order(problem, guide, args) else "trace"
     elbo = {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO, "enum": TraceEnum_ELBO}[kind]
-    if objective.mirrored:  # an image is a function of the draw before it
-        return elbo(
-            num_particles=2 * objective.num_particles,
-            max_plate_nesting=problem.max_plate_nesting,
-            retain_graph=True,
-        )
-    return elbo(num_particles=objective.num_particles, max_plate_nesting=problem.max_plate_nesting)
+    count = objective.num_particles * (2 if objective.mirrored else 1)
+    return elbo(num_particles=count, max_plate_nesting=problem.max_plate_nesting)
 
 
 def _same_order(problem: Problem, guide: Callable[..., Any], args: dict) -> bool:
