@@ -228,8 +228,8 @@ def test_mean_field_is_wrong_by_its_known_amount() -> None:
     _, precision, evidence = exact_effects(Y)
     diagonal = np.diag(precision)
     short = 0.5 * (np.log(diagonal).sum() - np.linalg.slogdet(precision)[1])
-    assert short > 0.5
     assert fit.evidence is not None
+    assert short > 0.05 + 8 * fit.evidence.std_error  # more than what is allowed below on either side
     gap = evidence - short - fit.evidence.nats
     assert -4 * fit.evidence.std_error < gap < 0.05 + 4 * fit.evidence.std_error
     room = math.sqrt(2 * (max(gap, 0.0) + 4 * fit.evidence.std_error))
@@ -408,14 +408,21 @@ def test_explicit_ppca_in_batches_comes_to_the_bound_of_all_rows() -> None:
         engine = SVI(backend="numpyro", guide=LINEAR, batch_size=size, **settings)
         fits[size] = lvm.fit(model, x, engine)
     whole, parts = (fits[k].evidence for k in fits)
-    assert_within(parts.nats, whole.nats, math.hypot(parts.std_error, whole.std_error) + 0.2 / 4)
-    collapsed = lvm.fit(models.PPCA(1), x, SVI(backend="numpyro", guide="full_rank", **SETTLED)).evidence
-    # the same evidence, of which the guide loses what q(z | x) misses of p(z | x, loadings)
-    assert collapsed.nats - 4 * collapsed.std_error > parts.nats - 4 * parts.std_error
+    assert_within(parts.nats, whole.nats, math.hypot(parts.std_error, whole.std_error))
     z = fits[50].latents(x, num_draws=400)["z"].values[0, ..., 0]
-    exact, sd = fits[50].transform(x)
-    assert np.corrcoef(z.mean(0), exact[:, 0])[0, 1] ** 2 > 0.99
-    assert sd.shape == (200, 1)
+    exact, sd = fits[50].transform(x, return_std=True)
+    collapsed = lvm.fit(models.PPCA(1), x, SVI(backend="numpyro", guide="full_rank", **SETTLED))
+    evidence = lvm.fit(models.PPCA(1), x, ImportanceSampling(num_samples=4000, proposal=collapsed)).evidence
+    assert evidence is not None
+    # What the bound is short of is KL(q || p), of which a mean of z that is off by delta sds takes
+    # delta^2 / 2; means of s draws are off by an sd / sqrt(s) besides.
+    error = math.hypot(evidence.std_error, parts.std_error)
+    assert evidence.nats - parts.nats > -4 * error
+    room = 2 * (evidence.nats - parts.nats + 4 * error)
+    noise = (1 + 4 * math.sqrt(2 / len(x))) * len(x) / len(z)
+    off = float((((z.mean(0) - exact[:, 0]) / sd[:, 0]) ** 2).sum())
+    assert off < room + noise + 2 * math.sqrt(room * noise)
+    assert room + noise < 0.1 * len(x)  # shows means that are off by a third of an sd
 
 
 # ---- files -----------------------------------------------------------------------------------------
