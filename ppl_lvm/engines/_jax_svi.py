@@ -25,7 +25,14 @@ from ppl_lvm.engines._rows import at_rows, blocks_for, first_rows, passes_for
 from ppl_lvm.engines._sources import source_of
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.engines._steps import Taken, take_steps
-from ppl_lvm.engines._svi_result import run_passes, svi_fit, svi_fit_in_blocks, svi_fit_in_passes
+from ppl_lvm.engines._svi_result import (
+    Drawn,
+    Trained,
+    run_passes,
+    svi_fit,
+    svi_fit_in_blocks,
+    svi_fit_in_passes,
+)
 from ppl_lvm.families import is_amortized
 from ppl_lvm.result import Fit
 
@@ -77,6 +84,7 @@ def _weighed(
         found = np.asarray(params.guide["loc"], dtype=float)
         return fit_at(engine, problem, run, "numpyro", surface, found, ours, status, losses)
     stored = {k: np.asarray(v) for k, v in {**guide.constrain(params.guide), **held}.items()}
+    trained = Trained(engine, problem, "numpyro", stored, status, losses)
     passes = passes_for(engine, problem)
     if passes:
         loss = batch_loss(engine, problem, run, _density_at(engine, problem, density), guide, params)
@@ -87,32 +95,21 @@ def _weighed(
             few_rows = first_rows(engine, problem)
             told = {k: v for k, v in few_rows.notes.items() if k == "translation"}
             problem.notes.update(told, first_rows=few_rows)
-        return svi_fit_in_passes(engine, problem, "numpyro", stored, status, losses, bounds, values)
+        return svi_fit_in_passes(trained, bounds, values)
     blocks = blocks_for(engine, problem)
     if blocks is not None:
         whole = row_blocks(problem, blocks.size, data, source)
         drawn = draws_in_blocks(
             engine, problem, run, density, guide, params.guide, few, held, blocks.draws, whole
         )
-        return svi_fit_in_blocks(engine, problem, "numpyro", stored, status, losses, drawn)
+        return svi_fit_in_blocks(trained, drawn)
     if is_amortized(engine.guide):
         density, data = density_of(problem)
     functions = guide_functions(guide_key(problem, engine.guide), density, guide, data, held)
     values, log_p, log_q, local = functions.draw(params.guide, run.word(24), engine.num_draws)
     split = is_split(problem, density, guide) and isinstance(engine.objective, Renyi) and local.shape[-1]
-    return svi_fit(
-        engine,
-        problem,
-        "numpyro",
-        stored,
-        status,
-        losses,
-        local if split else log_p - log_q,
-        values=values,
-        log_p=log_p,
-        log_q=log_q,
-        log_q_at=lambda v: functions.log_q_at(params.guide, v),
-    )
+    drawn = Drawn(values, log_p, log_q, lambda v: functions.log_q_at(params.guide, v))
+    return svi_fit(trained, local if split else log_p - log_q, drawn)
 
 
 def _density_at(engine: SVI, problem: Problem, density: Density) -> Callable[[int], Density]:

@@ -12,7 +12,7 @@ import numpy as np
 from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._mode import Surface, curvature_root, polished
 from ppl_lvm.engines._search import point_fit
-from ppl_lvm.engines._svi_result import svi_fit
+from ppl_lvm.engines._svi_result import Drawn, Trained, svi_fit
 from ppl_lvm.result import Fit
 
 
@@ -86,10 +86,9 @@ def _on_jax(
     functions = guide_functions("laplace", density, guide, data, held)
     free = {k: jnp.asarray(v) for k, v in own.items()}
     values, log_p, log_q, _ = functions.draw(free, run.word(24), engine.num_draws)
-    return svi_fit(
-        engine, problem, "numpyro", {**own, **params}, status, losses, log_p - log_q,
-        values=values, log_p=log_p, log_q=log_q, log_q_at=lambda v: functions.log_q_at(free, v),
-    )  # fmt: skip
+    trained = Trained(engine, problem, "numpyro", {**own, **params}, status, losses)
+    drawn = Drawn(values, log_p, log_q, lambda v: functions.log_q_at(free, v))
+    return svi_fit(trained, log_p - log_q, drawn)
 
 
 def _on_pyro(
@@ -118,7 +117,6 @@ def _on_pyro(
     held = {**problem.model.fixed_params, **params, **stored}
     values, log_q = guides.draw(problem, guide, held, engine.num_draws)
     log_p = log_density(problem, values, held)[0]
-    return svi_fit(
-        engine, problem, "pyro", {**stored, **params}, status, losses, log_p - log_q,
-        values=values, log_p=log_p, log_q=log_q, log_q_at=lambda v: guides.log_q_at(problem, guide, held, v),
-    )  # fmt: skip
+    trained = Trained(engine, problem, "pyro", {**stored, **params}, status, losses)
+    drawn = Drawn(values, log_p, log_q, lambda v: guides.log_q_at(problem, guide, held, v))
+    return svi_fit(trained, log_p - log_q, drawn)

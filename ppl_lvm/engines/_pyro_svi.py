@@ -30,7 +30,14 @@ from ppl_lvm.engines._shares import num_shares
 from ppl_lvm.engines._sources import Source, source_of
 from ppl_lvm.engines._start import starting_values
 from ppl_lvm.engines._steps import Taken, take_steps
-from ppl_lvm.engines._svi_result import run_passes, svi_fit, svi_fit_in_blocks, svi_fit_in_passes
+from ppl_lvm.engines._svi_result import (
+    Drawn,
+    Trained,
+    run_passes,
+    svi_fit,
+    svi_fit_in_blocks,
+    svi_fit_in_passes,
+)
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -52,6 +59,7 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
         _check_guide(engine, few, guide, to_torch(few.arguments))
         status, losses, _ = _optimise(engine, problem, guide, bound, run, source)
         params = {k: v.detach().numpy().copy() for k, v in pyro.get_param_store().items()}
+        trained = Trained(engine, problem, "pyro", params, status, losses)
         guide_params = {**problem.model.fixed_params, **params}
         passes = passes_for(engine, problem)
         if passes:
@@ -59,34 +67,23 @@ def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
             loss = batch_loss(engine, problem, guide, pyro_svi)
             bounds = run_passes(problem, passes, whole, loss)
             values = outer_draws(engine, problem, guide, guide_params)
-            return svi_fit_in_passes(engine, problem, "pyro", params, status, losses, bounds, values)
+            return svi_fit_in_passes(trained, bounds, values)
         if not problem.latents(discrete=False):
             last = -np.array(losses[-engine.window :])
-            return svi_fit(engine, problem, "pyro", params, status, losses, last)
+            return svi_fit(trained, last)
         if engine.guide in ("delta", "laplace"):
             return _at_point(engine, problem, run, guide, params, status, losses)
         blocks = blocks_for(engine, problem)
         if blocks is not None:
             drawn = draws_in_blocks(engine, problem, guide, guide_params, blocks, source)
-            return svi_fit_in_blocks(engine, problem, "pyro", params, status, losses, drawn)
+            return svi_fit_in_blocks(trained, drawn)
         values, log_q = guides.draw(problem, guide, guide_params, engine.num_draws)
         total, _, per_datum = log_density(problem, values, guide_params)
     weights = total - log_q
     if isinstance(engine.objective, Renyi) and _all_local(problem) and per_datum is not None:
         weights = _per_datum_weights(problem, guide, guide_params, engine, to_torch(problem.arguments))
-    return svi_fit(
-        engine,
-        problem,
-        "pyro",
-        params,
-        status,
-        losses,
-        weights,
-        values=values,
-        log_p=total,
-        log_q=log_q,
-        log_q_at=lambda v: guides.log_q_at(problem, guide, guide_params, v),
-    )
+    drawn = Drawn(values, total, log_q, lambda v: guides.log_q_at(problem, guide, guide_params, v))
+    return svi_fit(trained, weights, drawn)
 
 
 def _at_point(

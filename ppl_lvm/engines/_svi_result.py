@@ -13,6 +13,17 @@ from ppl_lvm.engines._convergence import LogQ, bound, symmetrised_log_q
 from ppl_lvm.result import Fit, chain_dataset
 
 
+class Trained(NamedTuple):
+    """An optimisation that has ended; ``params`` as they are stored."""
+
+    engine: Engine
+    problem: Problem
+    backend: str
+    params: Mapping[str, np.ndarray]
+    status: Status
+    losses: list[float]
+
+
 class Drawn(NamedTuple):
     """Values by site (s, ...) with log q (s,), and log p of the first of them (m <= s,)."""
 
@@ -23,12 +34,7 @@ class Drawn(NamedTuple):
 
 
 def svi_fit_in_blocks(
-    engine: Engine,
-    problem: Problem,
-    backend: str,
-    params: Mapping[str, np.ndarray],
-    status: Status,
-    losses: list[float],
+    trained: Trained,
     drawn: Drawn,
 ) -> Fit:
     """The fit whose draws were weighed in blocks of rows.
@@ -36,21 +42,9 @@ def svi_fit_in_blocks(
     Where that was done for some of the draws only, the fit has no weights, and its evidence is the mean over
     those draws at all data, with its error.
     """
-    m, num = len(drawn.log_p), len(drawn.log_q)
-    some = {k: v[:m] for k, v in drawn.values.items()}
-    fit = svi_fit(
-        engine,
-        problem,
-        backend,
-        params,
-        status,
-        losses,
-        drawn.log_p - drawn.log_q[:m],
-        values=some,
-        log_p=drawn.log_p,
-        log_q=drawn.log_q[:m],
-        log_q_at=drawn.log_q_at,
-    )
+    problem, m, num = trained.problem, len(drawn.log_p), len(drawn.log_q)
+    some = drawn._replace(values={k: v[:m] for k, v in drawn.values.items()}, log_q=drawn.log_q[:m])
+    fit = svi_fit(trained, some.log_p - some.log_q, some)
     if m == num or fit.evidence is None:
         return fit
     notes = [fit.evidence.note, f"from {m} of {num} draws, at all {problem.num_data} data"]
@@ -60,12 +54,7 @@ def svi_fit_in_blocks(
 
 
 def svi_fit_in_passes(
-    engine: Engine,
-    problem: Problem,
-    backend: str,
-    params: Mapping[str, np.ndarray],
-    status: Status,
-    losses: list[float],
+    trained: Trained,
     bounds: np.ndarray,
     values: Mapping[str, np.ndarray],
 ) -> Fit:
@@ -74,14 +63,13 @@ def svi_fit_in_passes(
     ``values`` are draws of the latents outside the data plate, (s, ...) by site; those inside it, a value per
     datum and draw, are left out.
     """
-    alpha = getattr(getattr(engine, "objective", None), "alpha", None)
+    problem = trained.problem
+    alpha = getattr(getattr(trained.engine, "objective", None), "alpha", None)
     found = bound(bounds, problem, alpha=None, particles=1)
     if alpha is not None and not 0 <= alpha < 1:
         found = dataclasses.replace(found, kind="estimate")
     draws = chain_dataset(problem, {k: v[None] for k, v in values.items()}, kind="independent")
-    return _assembled(
-        engine, problem, backend, params, status, losses, found, draws if values else None, None
-    )
+    return _assembled(trained, found, draws if values else None, None)
 
 
 def run_passes(
@@ -101,62 +89,49 @@ def run_passes(
 
 
 def svi_fit(
-    engine: Engine,
-    problem: Problem,
-    backend: str,
-    params: Mapping[str, np.ndarray],
-    status: Status,
-    losses: list[float],
+    trained: Trained,
     weights: np.ndarray,
-    *,
-    values: Mapping[str, np.ndarray] | None = None,
-    log_p: np.ndarray | None = None,
-    log_q: np.ndarray | None = None,
-    log_q_at: LogQ | None = None,
+    drawn: Drawn | None = None,
 ) -> Fit:
     """``weights`` are log p - log q of the draws, (s,) or (s, n) where every latent is local."""
     from ppl_lvm.engines.svi import ELBO, Renyi
 
-    objective = getattr(engine, "objective", ELBO())  # an engine that fits no bound reports the ELBO
+    problem = trained.problem
+    objective = getattr(trained.engine, "objective", ELBO())  # an engine that fits no bound reports the ELBO
     alpha = objective.alpha if isinstance(objective, Renyi) else None
     note = ""
     draws = stats = None
-    if values and log_p is not None and log_q is not None and log_q_at is not None:
-        symmetric, note = symmetrised_log_q(problem, values, log_q, log_q_at)
+    if drawn is not None and drawn.values:
+        symmetric, note = symmetrised_log_q(problem, drawn.values, drawn.log_q, drawn.log_q_at)
         if weights.ndim == 1:
-            weights = log_p - symmetric
-        draws = chain_dataset(problem, {k: v[None] for k, v in values.items()}, kind="independent")
-        per_draw = {"log_p": log_p[None], "log_q": symmetric[None]}
+            weights = drawn.log_p - symmetric
+        draws = chain_dataset(problem, {k: v[None] for k, v in drawn.values.items()}, kind="independent")
+        per_draw = {"log_p": drawn.log_p[None], "log_q": symmetric[None]}
         stats = chain_dataset(None, per_draw, kind="independent")
     found = bound(weights, problem, alpha=alpha, particles=objective.num_particles)
     evidence = Evidence(found.kind, found.nats, found.std_error, found.conditional_on, note)
-    return _assembled(engine, problem, backend, params, status, losses, evidence, draws, stats)
+    return _assembled(trained, evidence, draws, stats)
 
 
 def _assembled(
-    engine: Engine,
-    problem: Problem,
-    backend: str,
-    params: Mapping[str, np.ndarray],
-    status: Status,
-    losses: list[float],
+    trained: Trained,
     evidence: Evidence,
     draws: Any,
     stats: Any,
 ) -> Fit:
-    history = {"loss": np.asarray(losses)[None]}
+    history = {"loss": np.asarray(trained.losses)[None]}
     groups: dict[str, Any] = {
         "optimization": chain_dataset(None, history, kind="optimisation").rename(draw="step")
     }
     return Fit(
-        model=problem.model,
-        engine=engine,
-        backend=backend,
-        problem=problem,
+        model=trained.problem.model,
+        engine=trained.engine,
+        backend=trained.backend,
+        problem=trained.problem,
         draws=draws,
-        params=dict(params),
+        params=dict(trained.params),
         evidence=evidence,
         sample_stats=stats,
         groups=groups,
-        status=status,
+        status=trained.status,
     )
