@@ -168,18 +168,19 @@ def column_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Statistician* 37, equations 2.1).
     """
     count, mean, squares, largest = (np.zeros(x.shape[1]) for _ in range(4))
-    for raw in in_blocks(x):
-        block = np.asarray(raw, dtype=float)
-        seen = ~np.isnan(block)
-        own = seen.sum(0)
-        away = np.where(seen, block, 0.0).sum(0) / np.maximum(own, 1)
-        squares += (np.where(seen, block - away, 0.0) ** 2).sum(0)
-        away -= mean
-        count += own
-        share = own / np.maximum(count, 1)
-        squares += away**2 * (count - own) * share
-        mean += away * share
-        largest = np.fmax(largest, np.fmax(np.fmax.reduce(block), -np.fmin.reduce(block)))
+    with np.errstate(over="ignore", invalid="ignore"):  # an sd may be too large for floats
+        for raw in in_blocks(x):
+            block = np.asarray(raw, dtype=float)
+            seen = ~np.isnan(block)
+            own = seen.sum(0)
+            away = np.where(seen, block, 0.0).sum(0) / np.maximum(own, 1)
+            squares += (np.where(seen, block - away, 0.0) ** 2).sum(0)
+            away -= mean
+            count += own
+            share = own / np.maximum(count, 1)
+            squares += away**2 * (count - own) * share
+            mean += away * share
+            largest = np.fmax(largest, np.fmax(np.fmax.reduce(block), -np.fmin.reduce(block)))
     return mean, np.sqrt(squares / np.maximum(count, 1)), largest
 
 

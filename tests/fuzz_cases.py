@@ -6,6 +6,7 @@ import contextlib
 import linecache
 import signal
 import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,9 +128,11 @@ def at_most(seconds: int) -> Iterator[None]:
 
 
 def outcome(case: Case, limit: int = LIMIT) -> Outcome:
-    """Run a combination; a fault is another exception, no end, or a figure that is not a number."""
+    """Run a combination; a fault is another exception, no end, a figure that is not a number, or a library's
+    warning beside a result."""
     try:
-        with at_most(limit):
+        with at_most(limit), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
             engine = ENGINES[case.engine](**case.settings)
             fit = lvm.fit(case.source.make(), case.data(), engine, **{"seed": case.number, **case.call})
     except (Exception, Hang) as error:
@@ -137,8 +140,15 @@ def outcome(case: Case, limit: int = LIMIT) -> Outcome:
         return Outcome(
             case, kind, f"{type(error).__name__}: {error}" + ("" if kind == "refused" else where(error))
         )
-    bad = not_numbers(fit)
+    bad = not_numbers(fit) or shown(warned)
     return Outcome(case, "fault" if bad else "result", bad)
+
+
+def shown(warned: list[warnings.WarningMessage]) -> str:
+    """The warnings that Python shows to users, which leaves out those for developers; "" for none."""
+    hidden = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+    seen = [w for w in warned if not issubclass(w.category, hidden)]
+    return "; ".join(f"{Path(w.filename).name}:{w.lineno} warned: {w.message}" for w in seen[:3])
 
 
 def ours(error: BaseException) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self, cast
 
 import numpy as np
 import pyro
@@ -27,11 +28,25 @@ def to_torch(value: Any) -> Any:
 
 
 class HoldParams(Messenger):
-    """Hold ``pyro.param`` statements at given constrained values, by name."""
+    """Hold ``pyro.param`` statements at given constrained values, by name.
+
+    ``pyro.module`` warns that weights which are held are not trained, of each of them: not in here.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__()
         self.values = values
+        self._quiet = warnings.catch_warnings()
+
+    def __enter__(self) -> Self:
+        self._quiet = warnings.catch_warnings()
+        self._quiet.__enter__()
+        warnings.filterwarnings("ignore", "^.* was not registered in the param store", UserWarning)
+        return cast(Self, super().__enter__())
+
+    def __exit__(self, *reason: Any) -> None:
+        self._quiet.__exit__(*reason)
+        super().__exit__(*reason)
 
     def _pyro_param(self, msg: dict) -> None:
         if msg["name"] in self.values:

@@ -224,7 +224,8 @@ class _Cell:
 
     def merge(self, rows: Array, mean: Array) -> None:
         """Chan, Golub and LeVeque (1983): two sets' moments to those of their union."""
-        scatter = self._about(rows, mean)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite where squares are too large for floats
+            scatter = self._about(rows, mean)
         if self.scatter is None:
             self.count, self.mean, self.scatter = float(len(rows)), mean, scatter
             return
