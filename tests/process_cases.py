@@ -153,7 +153,13 @@ def torch_resumed() -> Arrays:
         saved.append(self.path)
         save(self, *args)
 
-    settings = {"window": 10, "learning_rate_decay": 1.0, "early_stop": False, "batch_size": 32}
+    settings = {
+        "window": 10,
+        "learning_rate_decay": 1.0,
+        "early_stop": False,
+        "batch_size": 32,
+        "average": False,
+    }
     own = {"backend": "pyro", "num_draws": 20, "distributed": True, **settings}
     Checkpoint.save = count  # type: ignore[method-assign]
     try:

@@ -89,6 +89,15 @@ def test_a_resumed_run_is_the_undisturbed_one(case: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_run_of_one_window_goes_on(backend: str, tmp_path: Path) -> None:
+    """The step whose params the end is compared with lies before the first one of what is added."""
+    settings = {"batch_size": 12, "window": 10, "checkpoint": tmp_path}
+    run(backend, normal, Y, num_steps=10, **settings)
+    more = run(backend, normal, Y, num_steps=20, **settings)
+    assert same(more, run(backend, normal, Y, num_steps=20, **{**settings, "checkpoint": None}))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_that_converged_does_not_go_on(backend: str, tmp_path: Path) -> None:
     settings = {"early_stop": True, "tolerance": 50.0, "num_steps": 400, "checkpoint": tmp_path}
     first = run(backend, normal, Y, **settings)

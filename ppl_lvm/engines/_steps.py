@@ -34,6 +34,7 @@ class Stepper(Protocol):
     """Optimiser steps of one run, or of restarts that are taken together, on one backend."""
 
     num_restarts: int
+    marked: Any  # what `mark` has kept; empty before
 
     def steps(self, first: int, count: int, begin: int | None, stop: Interrupt) -> np.ndarray:
         """Take steps ``first``, ``first + 1``, ...; losses (negative bounds, nats) by restart, (k, count).
@@ -85,6 +86,8 @@ def take_steps(engine: SVI, problem: Problem, run: Run, stepper: Stepper, label:
         bar(course.total, f"SVI ({label})", run.progress) as tick,
     ):
         tick(course.done)
+        if course.mark is not None and 0 < course.mark <= course.done and not stepper.marked:
+            stepper.mark()  # a run of a single window, which has no mark, goes on for longer
         while not course.ended:
             losses = stepper.steps(course.done, course.block(), course.begin, stop)
             if course.ends_window(losses.shape[1]):
