@@ -82,7 +82,8 @@ def fitted(backend: str, family: Any) -> lvm.Fit:
     The optimiser's own noise goes with the last step size: 1e-4 leaves well under 2 % of it. Of one draw a
     step the noise of the last steps alone is some 3 % of an sd; a mode is sought without draws.
     """
-    particles = 1 if family == "laplace" else 5 if backend == "pyro" else 10 if family in GAUSSIANS else 1
+    many = family != "laplace" and (backend == "pyro" or family in GAUSSIANS)
+    particles = 10 if many else 1
     engine = SVI(
         backend=backend,
         guide=family,

@@ -16,6 +16,11 @@ _MAPS = {
 Solve = Callable[[Any, Any], Any]  # a lower triangular matrix and a vector (*, d) -> the solution
 
 
+def is_normal(distribution: Any) -> bool:
+    """Whether draws are made of standard normal noise by maps that are inverted at little cost."""
+    return _unwrapped(distribution)[0] is not None
+
+
 def noise_of(distribution: Any, value: Any, solve: Solve) -> Any | None:
     """The standard normal noise that the distribution made ``value`` of; None if it was other noise."""
     base, maps = _unwrapped(distribution)

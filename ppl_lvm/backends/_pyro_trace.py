@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import pyro
@@ -42,7 +42,7 @@ class HoldParams(Messenger):
         self._quiet = warnings.catch_warnings()
         self._quiet.__enter__()
         warnings.filterwarnings("ignore", "^.* was not registered in the param store", UserWarning)
-        return cast(Self, super().__enter__())
+        return super().__enter__()
 
     def __exit__(self, *reason: Any) -> None:
         self._quiet.__exit__(*reason)

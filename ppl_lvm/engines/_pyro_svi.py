@@ -17,13 +17,13 @@ from pyro.poutine.guide import GuideMessenger
 
 from ppl_lvm.backends import _pyro_guide as guides
 from ppl_lvm.backends._pyro_density import EnumerateAll, log_density
-from ppl_lvm.backends._pyro_mirror import Mirror
 from ppl_lvm.backends._pyro_surface import PyroSurface
 from ppl_lvm.backends._pyro_trace import HoldParams, ScalePlate, to_torch
 from ppl_lvm.backends._pyro_weights import Weights, choose_weights
 from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._laplace import fit_at
 from ppl_lvm.engines._pyro_blocks import batch_loss, draws_in_blocks, outer_draws, row_blocks
+from ppl_lvm.engines._pyro_particles import mirrored, particles, run_together
 from ppl_lvm.engines._pyro_steps import PyroStepper, optimiser
 from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
 from ppl_lvm.engines._shares import num_shares
@@ -41,7 +41,7 @@ from ppl_lvm.engines._svi_result import (
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
-    from ppl_lvm.engines.svi import SVI
+    from ppl_lvm.engines.svi import ELBO, SVI
 
 
 def run_svi(engine: SVI, problem: Problem, run: Run) -> Fit:
@@ -185,41 +185,45 @@ def _optimise(
 
 def pyro_svi(engine: SVI, problem: Problem, guide: Callable[..., Any]) -> PyroSVI:
     """Pyro's SVI of batches: discrete sites summed out, params held, sites of the data plate scaled."""
-    from ppl_lvm.engines.svi import ELBO
+    from ppl_lvm.engines.svi import Renyi
 
     fixed = problem.model.fixed_params
     model = HoldParams(fixed)(EnumerateAll()(problem.model.pyro.model))
     if fixed:  # what is held is not the optimiser's to see
         model = poutine.block(model, hide_fn=lambda msg: msg["type"] == "param" and msg["name"] in fixed)
     adam = optimiser(engine, engine.steps_for(problem), guide)
-    loss = _objective(engine, problem, guide, first_rows(engine, problem))
+    objective, few = engine.objective, first_rows(engine, problem)
+    if isinstance(objective, Renyi):
+        with pyro.get_param_store().scope():
+            loss = _renyi(engine, problem, choose_weights(few, guide, to_torch(few.arguments)))
+        return PyroSVI(model, guide, adam, loss=loss)
+    kind = _estimator(objective, problem, guide, to_torch(few.arguments))
+    count = objective.num_particles * (2 if objective.mirrored else 1)
+    together = count > 1 and run_together(few, guide, to_torch(few.arguments))
     shared = engine.batch_size is not None or engine.distributed
-    if shared and problem.data_plate is not None and isinstance(engine.objective, ELBO):
+    if shared and problem.data_plate is not None:
         rows = (engine.batch_size or problem.num_data) // (num_shares(engine) if engine.distributed else 1)  # type: ignore[operator]  # set with the plate
         factor = problem.num_data / rows  # type: ignore[operator]
         model, guide = (
             ScalePlate(problem.data_plate, factor)(model),
             ScalePlate(problem.data_plate, factor)(guide),
         )
-    if isinstance(engine.objective, ELBO) and engine.objective.mirrored:
-        guide = Mirror()(guide)
+    if together:
+        model, guide = particles(problem, model, count), particles(problem, guide, count)
+    if objective.mirrored:
+        guide = mirrored(guide, together=together)
+    nesting = problem.max_plate_nesting
+    loss = kind(max_plate_nesting=nesting + 1) if together else kind(count, max_plate_nesting=nesting)
     return PyroSVI(model, guide, adam, loss=loss)
 
 
-def _objective(engine: SVI, problem: Problem, guide: Callable[..., Any], few: Problem) -> Any:
-    from ppl_lvm.engines.svi import Renyi
-
-    objective, args = engine.objective, to_torch(few.arguments)
-    if isinstance(objective, Renyi):
-        with pyro.get_param_store().scope():
-            return _renyi(engine, problem, choose_weights(few, guide, args))
+def _estimator(objective: ELBO, problem: Problem, guide: Callable[..., Any], args: dict) -> Any:
+    """The class of Pyro's bound."""
     kind = objective.estimator
     if kind == "auto":
         discrete = bool(problem.latents(discrete=True))
         kind = "enum" if discrete else "mean_field" if _same_order(problem, guide, args) else "trace"
-    elbo = {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO, "enum": TraceEnum_ELBO}[kind]
-    count = objective.num_particles * (2 if objective.mirrored else 1)
-    return elbo(num_particles=count, max_plate_nesting=problem.max_plate_nesting)
+    return {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO, "enum": TraceEnum_ELBO}[kind]
 
 
 def _same_order(problem: Problem, guide: Callable[..., Any], args: dict) -> bool:
