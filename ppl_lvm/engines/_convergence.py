@@ -53,11 +53,12 @@ class Watch:
 
     @property
     def under_way(self) -> bool:
-        """Whether a param still goes one way at full speed, and steps as large as those so far could gain
-        more than the tolerance: steps are too small for the scale of the data, however little they gain.
+        """Whether a param still goes one way: at full speed, or so that steps as large as those so far could
+        gain more than the tolerance. Steps are too small for the scale of the data, however little they gain.
 
         Among noise alone the way over 100 steps is a tenth of their sizes."""
-        return self.drift > 0.5 and (self.gain + 2 * self.gain_error) * self.room > self.tolerance
+        could_gain = (self.gain + 2 * self.gain_error) * self.room > self.tolerance
+        return self.drift > (0.5 if could_gain else _FULL_SPEED)
 
     @property
     def settled(self) -> bool:
@@ -87,6 +88,8 @@ class Watch:
         said += [_UNDER_WAY] if still and self.under_way else []
         return Status(Outcome.CONVERGED if still and not said else Outcome.MAX_STEPS, details, tuple(said))
 
+
+_FULL_SPEED = 0.75  # of the steps' sizes
 
 _UNDER_WAY = (
     "a param still moves one way at every step, so that steps are too small for its scale; divide the data "
