@@ -16,9 +16,10 @@ _MAPS = {
 Solve = Callable[[Any, Any], Any]  # a lower triangular matrix and a vector (*, d) -> the solution
 
 
-def is_normal(distribution: Any) -> bool:
-    """Whether draws are made of standard normal noise by maps that are inverted at little cost."""
-    return _unwrapped(distribution)[0] is not None
+def noise_shape(distribution: Any) -> tuple[int, ...] | None:
+    """The shape of the noise behind a draw, batch and event; None if it is other noise."""
+    base, _ = _unwrapped(distribution)
+    return None if base is None else (*base.batch_shape, *base.event_shape)
 
 
 def noise_of(distribution: Any, value: Any, solve: Solve) -> Any | None:

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from pyro.poutine.messenger import Messenger
 
-from ppl_lvm.backends._base_noise import is_normal, noise_of, value_at
-from ppl_lvm.backends._pyro_density import PARTICLES
+from ppl_lvm.backends._base_noise import noise_of, value_at
 
 
 class Mirror(Messenger):
@@ -40,19 +39,6 @@ class Mirror(Messenger):
         if not self.image:
             self.noise = {}
         return super().__exit__(*args)
-
-
-class MirrorTogether(Messenger):
-    """Around a guide under the particle plate: the second half of the particles are images of the first."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        several = any(f.name == PARTICLES for f in msg["cond_indep_stack"])
-        if msg["is_observed"] or msg["value"] is not None or not several or not is_normal(msg["fn"]):
-            return
-        with torch.no_grad():
-            noise: Any = noise_of(msg["fn"], msg["fn"].sample(), _solve)
-        half = noise[: len(noise) // 2]  # the particle plate is to the left of all others
-        msg["value"] = value_at(msg["fn"], torch.cat([half, -half]))
 
 
 def _solve(lower: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

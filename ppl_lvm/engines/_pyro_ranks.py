@@ -11,7 +11,7 @@ import atexit
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -106,9 +106,23 @@ class OwnNoise(Messenger):
     two rows share their noise.
     """
 
+    active: ClassVar[OwnNoise | None] = None
+
     def __init__(self, plate: str, rank: int, size: int) -> None:
         super().__init__()
         self.plate, self.rank, self.size = plate, rank, size
+
+    def __enter__(self) -> Self:
+        OwnNoise.active = self
+        return super().__enter__()
+
+    def __exit__(self, *reason: Any) -> None:
+        OwnNoise.active = None
+        super().__exit__(*reason)
+
+    def of(self, shape: Sequence[int]) -> torch.Tensor:
+        """Standard normal noise of this process's rows."""
+        return [torch.randn(*shape) for _ in range(self.size)][self.rank]
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["value"] is not None:

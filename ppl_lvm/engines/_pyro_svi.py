@@ -23,7 +23,7 @@ from ppl_lvm.backends._pyro_weights import Weights, choose_weights
 from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._laplace import fit_at
 from ppl_lvm.engines._pyro_blocks import batch_loss, draws_in_blocks, outer_draws, row_blocks
-from ppl_lvm.engines._pyro_particles import mirrored, particles, run_together
+from ppl_lvm.engines._pyro_particles import drawn_together, mirrored_in_turn, run_together, together
 from ppl_lvm.engines._pyro_steps import PyroStepper, optimiser
 from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
 from ppl_lvm.engines._shares import num_shares
@@ -199,7 +199,7 @@ def pyro_svi(engine: SVI, problem: Problem, guide: Callable[..., Any]) -> PyroSV
         return PyroSVI(model, guide, adam, loss=loss)
     kind = _estimator(objective, problem, guide, to_torch(few.arguments))
     count = objective.num_particles * (2 if objective.mirrored else 1)
-    together = count > 1 and run_together(few, guide, to_torch(few.arguments))
+    at_once = count > 1 and run_together(few, guide, to_torch(few.arguments))
     shared = engine.batch_size is not None or engine.distributed
     if shared and problem.data_plate is not None:
         rows = (engine.batch_size or problem.num_data) // (num_shares(engine) if engine.distributed else 1)  # type: ignore[operator]  # set with the plate
@@ -208,12 +208,13 @@ def pyro_svi(engine: SVI, problem: Problem, guide: Callable[..., Any]) -> PyroSV
             ScalePlate(problem.data_plate, factor)(model),
             ScalePlate(problem.data_plate, factor)(guide),
         )
-    if together:
-        model, guide = particles(problem, model, count), particles(problem, guide, count)
-    if objective.mirrored:
-        guide = mirrored(guide, together=together)
+    if at_once:
+        model = together(problem, model, count)
+        guide = drawn_together(problem, guide, count, mirrored=bool(objective.mirrored))
+    elif objective.mirrored:
+        guide = mirrored_in_turn(guide)
     nesting = problem.max_plate_nesting
-    loss = kind(max_plate_nesting=nesting + 1) if together else kind(count, max_plate_nesting=nesting)
+    loss = kind(max_plate_nesting=nesting + 1) if at_once else kind(count, max_plate_nesting=nesting)
     return PyroSVI(model, guide, adam, loss=loss)
 
 
