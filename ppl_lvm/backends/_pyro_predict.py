@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,6 +66,54 @@ def forward(
             rows.append({name: nodes[name]["value"] for name in latent + seen if name in nodes})
     stacked = {k: torch.stack([r[k] for r in rows]).numpy() for k in rows[0]}
     return {k: stacked[k] for k in latent if k in stacked}, {k: stacked[k] for k in seen if k in stacked}
+
+
+def deterministic(
+    problem: Problem, values: Mapping[str, np.ndarray], params: Mapping[str, Any], chunk: int = 500
+) -> Arrays:
+    """Deterministic sites (num, ...) at draws (num, ...) of the latent ones.
+
+    In a few runs of the program if it broadcasts over draws, else in one for each. That it does is seen by
+    the first and the last draw run alone: wrong shapes may broadcast without an error.
+    """
+    num = len(next(iter(values.values())))
+    ends = sorted({0, num - 1})
+    names = [s.name for s in problem.sites.values() if s.kind == "deterministic"]
+    alone, _ = forward(problem, {k: v[ends] for k, v in values.items()}, len(ends), params)
+    known = {s.name for s in problem.latents(discrete=False)}
+    latent = {k: to_torch(v) for k, v in values.items() if k in known}
+    try:
+        parts = [
+            _deterministic_together(problem, {k: v[i : i + chunk] for k, v in latent.items()}, params, names)
+            for i in range(0, num, chunk)
+        ]
+    except Exception:  # a program that does not broadcast over a plate: any error can come out of it
+        parts = []
+    if parts:
+        found = {n: torch.cat([p[n] for p in parts]).numpy() for n in names}
+        rtol = 1e-9 if problem.dtype == "float64" else 1e-4
+        if all(np.allclose(found[n][ends], alone[n], rtol=rtol, atol=rtol, equal_nan=True) for n in names):
+            return found
+    every, _ = forward(problem, values, num, params)
+    return {n: every[n] for n in names}
+
+
+def _deterministic_together(problem: Problem, values: dict, params: Any, names: list[str]) -> dict:
+    size = len(next(iter(values.values())))
+    placed = {k: spread(v, problem.sites[k], problem.max_plate_nesting) for k, v in values.items()}
+    fixed = poutine.condition(problem.model.pyro.model, data=placed)
+    held = HoldParams({**problem.model.fixed_params, **params})
+    with torch.no_grad(), held, poutine.trace() as seen, particle_plate(problem, size):
+        fixed(**to_torch(problem.arguments))
+    nodes: Any = seen.trace.nodes
+    return {n: _by_draw(nodes[n]["value"], size, problem.sites[n].shape) for n in names}
+
+
+def _by_draw(value: torch.Tensor, size: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """(size, *shape), of a value that need not depend on the draw."""
+    if value.shape[:1] == (size,) and value.numel() == size * math.prod(shape):
+        return value.reshape(size, *shape)
+    return value.reshape(shape).expand(size, *shape)
 
 
 def observed(problem: Problem) -> Arrays:

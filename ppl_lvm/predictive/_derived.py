@@ -53,17 +53,17 @@ def _deterministic_at(fit: Fit, values: Mapping[str, np.ndarray]) -> dict[str, n
 
 
 def _add_deterministic(fit: Fit, draws: xr.Dataset, names: list[str]) -> xr.Dataset:
-    from ppl_lvm.backends._pyro_predict import forward
+    from ppl_lvm.backends._pyro_predict import deterministic
     from ppl_lvm.backends.session import torch_session
 
     problem: Any = without_rows(fit.problem)  # type: ignore[arg-type]  # with draws there is one
     chains, size = draws.sizes["chain"], draws.sizes["draw"]
-    own = getattr(fit.model.exact, "deterministic", None)
+    own, values = getattr(fit.model.exact, "deterministic", None), flat_draws(draws)
     if own is not None:
-        found = own(flat_draws(draws), problem.arguments)
+        found = own(values, problem.arguments)
     else:
         with torch_session(0, problem.dtype):
-            found, _ = forward(problem, flat_draws(draws), chains * size, params=params_of(fit))
+            found = deterministic(problem, values, params_of(fit))
     added = {k: np.asarray(found[k]).reshape(chains, size, *np.shape(found[k])[1:]) for k in names}
     return draws.merge(chain_dataset(problem, added, kind="derived"))
 
