@@ -1,4 +1,4 @@
-"""Deterministic sites at many draws: in one run of the program where it broadcasts, right where it does not."""
+"""Deterministic sites at many draws: in a few runs of the program where it broadcasts, right where not."""
 
 from __future__ import annotations
 

@@ -199,9 +199,10 @@ def log_density(
     args = to_torch(problem.arguments)
     tensors = {k: to_torch(np.asarray(v)) for k, v in values.items()}
     num = len(next(iter(tensors.values())))
-    runner = _runner(problem, args, tensors, params, prior)
+    runner = run_model if broadcasts(problem, args, tensors, params, prior=prior) else run_each
     with torch.no_grad():
-        parts = [runner({k: v[i : i + chunk] for k, v in tensors.items()}) for i in range(0, num, chunk)]
+        chunks = [{k: v[i : i + chunk] for k, v in tensors.items()} for i in range(0, num, chunk)]
+        parts = [runner(problem, args, part, params, prior=prior) for part in chunks]
     total = torch.cat([p.total for p in parts]).numpy()
     if parts[0].per_datum is None:
         return total, None, None
@@ -209,30 +210,41 @@ def log_density(
     return total, rest, torch.cat([p.per_datum for p in parts if p.per_datum is not None]).numpy()
 
 
-def _runner(
-    problem: Problem, args: dict, tensors: dict, params: Mapping[str, Any], prior: bool
-) -> Callable[[dict], Terms]:
-    def together(chunk: dict) -> Terms:
-        return run_model(problem, args, chunk, params, prior=prior)
-
-    def one_by_one(chunk: dict) -> Terms:
-        size = len(next(iter(chunk.values())))
-        rows = [
-            run_single(problem, args, {k: v[i] for k, v in chunk.items()}, params, prior=prior)
-            for i in range(size)
-        ]
-        if rows[0].per_datum is None:
-            return Terms(torch.stack([r.total for r in rows]), None, None)
-        return Terms(*(torch.stack(part) for part in zip(*rows, strict=True)))
-
-    few = {k: v[:2] for k, v in tensors.items()}
+def broadcasts(
+    problem: Problem,
+    args: Mapping[str, Any],
+    values: Mapping[str, Any],
+    params: Mapping[str, Any],
+    *,
+    prior: bool,
+) -> bool:
+    """Whether one run of the program gives the terms of single ones, for the first two particles."""
+    few = {k: v[:2] for k, v in values.items()}
     with torch.no_grad():
-        exact = one_by_one(few)
+        exact = run_each(problem, args, few, params, prior=prior)
         try:
-            fast = together(few)
+            return agree(exact, run_model(problem, args, few, params, prior=prior))
         except Exception:  # the user's program does not broadcast: any error can come out of it
-            return one_by_one
-    return together if agree(exact, fast) else one_by_one
+            return False
+
+
+def run_each(
+    problem: Problem,
+    args: Mapping[str, Any],
+    values: Mapping[str, torch.Tensor],
+    params: Mapping[str, Any],
+    *,
+    prior: bool = False,
+) -> Terms:
+    """Terms of all particles in a run of the program for each, at values (s, *site.shape)."""
+    size = len(next(iter(values.values())))
+    rows = [
+        run_single(problem, args, {k: v[i] for k, v in values.items()}, params, prior=prior)
+        for i in range(size)
+    ]
+    if rows[0].per_datum is None:
+        return Terms(torch.stack([r.total for r in rows]), None, None)
+    return Terms(*(torch.stack(part) for part in zip(*rows, strict=True)))
 
 
 def agree(a: Terms, b: Terms) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,14 @@ import torch
 from pyro import poutine
 from pyro.distributions.transforms import biject_to
 
-from ppl_lvm.backends._pyro_density import log_density
+from ppl_lvm.backends._pyro_density import broadcasts, gather, log_density, particle_plate, spread
 from ppl_lvm.backends._pyro_trace import HoldParams, to_torch
 from ppl_lvm.core import Problem, Site
 
 MAX_DRAWS = 200
 PROPOSALS = 200
 _WIDER = 1.5
+Sampler = Callable[..., dict[str, torch.Tensor]]
 _WITHOUT_GLOBALS = 50  # independent estimates where there are no draws of globals to average over
 
 
@@ -44,7 +45,11 @@ def per_datum_terms(
     count = len(next(iter(values.values()))) if values else _WITHOUT_GLOBALS
     rows = np.unique(np.linspace(0, count - 1, min(count, MAX_DRAWS)).astype(int))
     normal = {s.name: _fit_normal(problem, s, own[s.name]) for s in local} if len(own) == len(local) else None
-    terms = [_integrate(problem, {k: v[i] for k, v in shared.items()}, local, normal, params) for i in rows]
+    sampler = _prior_sampler(problem, {k: v[rows[0]] for k, v in shared.items()}, local, params)
+    terms = [
+        _integrate(problem, {k: v[i] for k, v in shared.items()}, local, normal, params, sampler)
+        for i in rows
+    ]
     return np.stack(terms), "estimate"
 
 
@@ -72,10 +77,11 @@ def _integrate(
     local: list[Site],
     normal: Any,
     params: Mapping[str, Any],
+    from_prior: Sampler,
 ) -> np.ndarray:
     """log of the mean weight over proposals, (n,), at one draw of the globals."""
     half = PROPOSALS // 2 if normal is not None else PROPOSALS
-    parts = [_from_prior(problem, shared, local, half, params)]
+    parts = [from_prior(problem, shared, local, half, params)]
     if normal is not None:
         parts.append({name: t(m + s * torch.randn((half, *m.shape))) for name, (t, m, s) in normal.items()})
     drawn = {s.name: torch.cat([p[s.name] for p in parts]).numpy() for s in local}
@@ -92,7 +98,41 @@ def _integrate(
     return np.asarray(top + np.log(np.exp(weights - top).mean(0)))
 
 
-def _from_prior(
+def _prior_sampler(
+    problem: Problem, shared: Mapping[str, np.ndarray], local: list[Site], params: Mapping[str, Any]
+) -> Sampler:
+    """All draws in one run if the program broadcasts, seen by two draws and their densities."""
+    try:
+        drawn = _together(problem, shared, local, 2, params)
+        values = {
+            k: to_torch(np.broadcast_to(v, (2, *np.shape(v))).copy()) for k, v in shared.items()
+        } | drawn
+        if broadcasts(problem, to_torch(problem.arguments), values, params, prior=True):
+            return _together
+    except Exception:  # a program that does not broadcast over a plate: any error can come out of it
+        return _one_by_one
+    return _one_by_one
+
+
+def _together(
+    problem: Problem, shared: Mapping[str, np.ndarray], local: list[Site], num: int, params: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """Draws of the local sites from their prior, (num, ...)."""
+    nesting = problem.max_plate_nesting
+    several = {k: to_torch(np.asarray(v)).expand(num, *np.shape(v)) for k, v in shared.items()}
+    placed = {k: spread(v, problem.sites[k], nesting) for k, v in several.items()}
+    fixed = poutine.condition(problem.model.pyro.model, data=placed)
+    held = HoldParams({**problem.model.fixed_params, **params})
+    with torch.no_grad(), held, poutine.trace() as seen, particle_plate(problem, num):
+        fixed(**to_torch(problem.arguments))
+    nodes: Any = seen.trace.nodes
+    drawn = {s.name: gather(nodes[s.name]["value"], s, nesting) for s in local}
+    if any(v.shape != (num, *problem.sites[k].shape) for k, v in drawn.items()):
+        raise ValueError("local sites do not broadcast over draws.")
+    return drawn
+
+
+def _one_by_one(
     problem: Problem, shared: Mapping[str, np.ndarray], local: list[Site], num: int, params: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
     args = to_torch(problem.arguments)
