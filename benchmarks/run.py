@@ -25,6 +25,9 @@ JOBS = {
     "hmm_nuts": ["hmm_nuts.py"],
     "translation": ["translation.py", "--nuts", "--warm"],
     "nuts_start": ["nuts_start.py"],
+    "svi_memory": ["svi_batches.py", "--backends", "numpyro", "--steps", "300", "--full-steps", "0"],
+    "svi_known": ["svi_batches.py", "--known"],
+    "svi_optimum": ["svi_optimum.py"],
     "vae": ["vae.py"],
     "compile": ["compile.py"],
 }

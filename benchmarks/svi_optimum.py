@@ -65,6 +65,7 @@ def main() -> int:
     x = rows_of(args.rows)
     with jax.enable_x64(True):
         mean, sd = optimum(x)
+    answers = []
     for decay in args.decays:
         settings = {
             "num_steps": args.steps,
@@ -73,7 +74,7 @@ def main() -> int:
             "num_draws": 50,
         }
         for seed in range(args.seeds):
-            engine = lvm.SVI(backend="numpyro", batch_size=BATCH, num_draws=50, **settings)
+            engine = lvm.SVI(backend="numpyro", batch_size=BATCH, **settings)
             fit = lvm.fit(lvm.models.GaussianMixture(3, covariance="diag"), x, engine, seed=seed)
             found, spread = moments(fit.params)
             shift = (found - mean) / sd
@@ -84,7 +85,8 @@ def main() -> int:
                 "evidence": [fit.evidence.nats, fit.evidence.std_error],
                 "seconds": round(fit.meta["wall_seconds"], 1),
             }  # fmt: skip
-            sys.stdout.write(json.dumps(answer) + "\n")
+            answers.append(answer)
+    sys.stdout.write(json.dumps({"rows": args.rows, "steps": args.steps, "runs": answers}) + "\n")
     return 0
 
 
