@@ -132,7 +132,7 @@ def outcome(case: Case, limit: int = LIMIT) -> Outcome:
     warning beside a result."""
     try:
         with at_most(limit), warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
+            warnings.simplefilter("always")  # also those that Python has shown once in this process
             engine = ENGINES[case.engine](**case.settings)
             fit = lvm.fit(case.source.make(), case.data(), engine, **{"seed": case.number, **case.call})
     except (Exception, Hang) as error:

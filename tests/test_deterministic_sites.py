@@ -86,7 +86,9 @@ def test_values_are_those_of_single_runs(program: Callable[..., None], num: int)
     for name in names:
         assert found[name].shape == expected[name].shape == (num, *problem.sites[name].shape)
         assert found[name].dtype == expected[name].dtype
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            found[name], expected[name], rtol=4 * np.finfo(float).eps
+        )  # of one or two operations
 
 
 @pytest.mark.parametrize(

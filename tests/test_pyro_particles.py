@@ -142,12 +142,14 @@ def test_a_run_of_several_is_the_mean_of_single_ones(case: str, mirrored: bool) 
         for i in range(count):
             with Tape(tape.values, i):
                 expected.append(losses(single, args))
+    # sums of some hundred terms (particles, data, coordinates), and noise by a triangular solve and back
+    room = 1e3 * np.finfo(float).eps
     assert found[1]
     assert len({round(loss, 6) for loss, _ in expected}) == count
-    assert found[0] == pytest.approx(np.mean([loss for loss, _ in expected]), rel=1e-10)
+    assert found[0] == pytest.approx(np.mean([loss for loss, _ in expected]), rel=room)
     for name, gradient in found[1].items():
         mean = np.mean([g[name] for _, g in expected], 0)
-        np.testing.assert_allclose(gradient, mean, rtol=1e-9, atol=1e-9 * np.abs(mean).max(), err_msg=name)
+        np.testing.assert_allclose(gradient, mean, rtol=0, atol=room * np.abs(mean).max(), err_msg=name)
 
 
 def test_programs_for_one_particle_run_one_by_one() -> None:

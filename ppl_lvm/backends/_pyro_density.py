@@ -242,9 +242,15 @@ def run_each(
         run_single(problem, args, {k: v[i] for k, v in values.items()}, params, prior=prior)
         for i in range(size)
     ]
-    if rows[0].per_datum is None:
-        return Terms(torch.stack([r.total for r in rows]), None, None)
-    return Terms(*(torch.stack(part) for part in zip(*rows, strict=True)))
+    return stack_terms(rows)
+
+
+def stack_terms(rows: list[Terms]) -> Terms:
+    """Terms of single particles as those of all."""
+    total = torch.stack([r.total for r in rows])
+    if rows[0].per_datum is None or rows[0].rest is None:
+        return Terms(total, None, None)
+    return Terms(total, *(torch.stack(list(part)) for part in list(zip(*rows, strict=True))[1:]))
 
 
 def agree(a: Terms, b: Terms) -> bool:

@@ -28,10 +28,7 @@ def to_torch(value: Any) -> Any:
 
 
 class HoldParams(Messenger):
-    """Hold ``pyro.param`` statements at given constrained values, by name.
-
-    ``pyro.module`` warns that weights which are held are not trained, of each of them: not in here.
-    """
+    """Hold ``pyro.param`` statements at given constrained values, by name."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__()
@@ -41,6 +38,7 @@ class HoldParams(Messenger):
     def __enter__(self) -> Self:
         self._quiet = warnings.catch_warnings()
         self._quiet.__enter__()
+        # what is held is not trained on purpose, and pyro.module warns of each of its weights
         warnings.filterwarnings("ignore", "^.* was not registered in the param store", UserWarning)
         return super().__enter__()
 

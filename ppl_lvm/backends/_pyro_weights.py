@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pyro import poutine
 
-from ppl_lvm.backends._pyro_density import Terms, agree, run_model, run_single
+from ppl_lvm.backends._pyro_density import Terms, agree, run_model, run_single, stack_terms
 from ppl_lvm.backends._pyro_guide import draw_trace, log_q_of, values_of
 from ppl_lvm.core import Problem
 
@@ -56,14 +56,6 @@ def weights_one_by_one(
         values = {s.name: trace.nodes[s.name]["value"] for s in problem.latents(discrete=False)}
         rows.append(_minus(run_single(problem, args, values, {}), q_rest, q_local))
     return stack_terms(rows)
-
-
-def stack_terms(rows: list[Terms]) -> Terms:
-    """Terms of single particles as those of all."""
-    total = torch.stack([r.total for r in rows])
-    if rows[0].per_datum is None or rows[0].rest is None:
-        return Terms(total, None, None)
-    return Terms(total, *(torch.stack(list(part)) for part in list(zip(*rows, strict=True))[1:]))
 
 
 def _minus(p: Terms, q_rest: torch.Tensor, q_local: torch.Tensor | None) -> Terms:
