@@ -107,11 +107,10 @@ def _prior_sampler(
         values = {
             k: to_torch(np.broadcast_to(v, (2, *np.shape(v))).copy()) for k, v in shared.items()
         } | drawn
-        if broadcasts(problem, to_torch(problem.arguments), values, params, prior=True):
-            return _together
+        fits = broadcasts(problem, to_torch(problem.arguments), values, params, prior=True)
     except Exception:  # a program that does not broadcast over a plate: any error can come out of it
-        return _one_by_one
-    return _one_by_one
+        fits = False
+    return _together if fits else _one_by_one
 
 
 def _together(

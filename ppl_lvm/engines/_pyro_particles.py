@@ -12,7 +12,6 @@ from pyro.poutine.messenger import Messenger
 
 from ppl_lvm.backends._base_noise import noise_shape, value_at
 from ppl_lvm.backends._pyro_density import PARTICLES, particle_plate
-from ppl_lvm.backends._pyro_mirror import Mirror
 from ppl_lvm.backends._pyro_weights import choose_weights, weights_together
 from ppl_lvm.core import Problem
 from ppl_lvm.engines._pyro_ranks import OwnNoise
@@ -44,12 +43,6 @@ def drawn_together(problem: Problem, guide: Program, count: int, *, mirrored: bo
     """The same of a guide; ``mirrored``: the second half of its particles are images of the first."""
     noise = Noise(count, problem.data_plate, mirrored=mirrored)
     around: Program = noise(together(problem, guide, count))
-    return around
-
-
-def mirrored_in_turn(guide: Program) -> Program:
-    """The guide of which every second run is the image of the one before."""
-    around: Program = Mirror()(guide)
     return around
 
 

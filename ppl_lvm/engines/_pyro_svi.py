@@ -17,13 +17,14 @@ from pyro.poutine.guide import GuideMessenger
 
 from ppl_lvm.backends import _pyro_guide as guides
 from ppl_lvm.backends._pyro_density import EnumerateAll, log_density
+from ppl_lvm.backends._pyro_mirror import Mirror
 from ppl_lvm.backends._pyro_surface import PyroSurface
 from ppl_lvm.backends._pyro_trace import HoldParams, ScalePlate, to_torch
 from ppl_lvm.backends._pyro_weights import Weights, choose_weights
 from ppl_lvm.core import Problem, Run, Status
 from ppl_lvm.engines._laplace import fit_at
 from ppl_lvm.engines._pyro_blocks import batch_loss, draws_in_blocks, outer_draws, row_blocks
-from ppl_lvm.engines._pyro_particles import drawn_together, mirrored_in_turn, run_together, together
+from ppl_lvm.engines._pyro_particles import drawn_together, run_together, together
 from ppl_lvm.engines._pyro_steps import PyroStepper, optimiser
 from ppl_lvm.engines._rows import blocks_for, first_rows, passes_for
 from ppl_lvm.engines._shares import num_shares
@@ -212,7 +213,7 @@ def pyro_svi(engine: SVI, problem: Problem, guide: Callable[..., Any]) -> PyroSV
         model = together(problem, model, count)
         guide = drawn_together(problem, guide, count, mirrored=bool(objective.mirrored))
     elif objective.mirrored:
-        guide = mirrored_in_turn(guide)
+        guide = Mirror()(guide)
     nesting = problem.max_plate_nesting
     loss = kind(max_plate_nesting=nesting + 1) if at_once else kind(count, max_plate_nesting=nesting)
     return PyroSVI(model, guide, adam, loss=loss)
