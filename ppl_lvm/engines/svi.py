@@ -70,8 +70,9 @@ class SVI(Engine):
         (others in each epoch).
     learning_rate, learning_rate_decay, schedule, warmup_steps
         Adam's step size (default 0.03; 0.001 for trainings by epochs), the factor it has shrunk by at the
-        last step (default 0.02; 1 for trainings by epochs), along an "exponential", "cosine" or "linear"
-        curve, after ``warmup_steps`` in which it grows from 0.
+        last step (default 0.02; with averages 0.1 at 3,000 steps, falling as steps**-0.6; 1 for trainings by
+        epochs), along an "exponential", "cosine" or "linear" curve, after ``warmup_steps`` in which it grows
+        from 0.
     clip_norm
         The norm beyond which the gradient of a param is clipped. None: 10 times its running root mean
         square (no clipping in trainings by epochs). A fixed norm that noise exceeds moves the optimum: with
@@ -85,9 +86,8 @@ class SVI(Engine):
         goes on from it, to the same result as if it had not been stopped.
     average
         Whether the fitted params are the mean over the steps after the objective has settled (at the latest
-        over the second half), with a constant step size unless ``learning_rate_decay`` says otherwise
-        (Polyak and Juditsky 1992; Dhaka et al. 2020). None: on minibatches. Means are taken in unconstrained
-        space.
+        over the second half; Polyak and Juditsky 1992; Dhaka et al. 2020). None: on minibatches. Means are
+        taken in unconstrained space.
     num_restarts
         Runs from different starts, taken together on JAX; the one with the highest objective is kept, and
         ``fit.meta["restarts"]`` has the objective of each with its error.
