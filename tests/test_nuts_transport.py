@@ -108,8 +108,8 @@ def test_draws_are_exact_however_poor_the_flow(poor: lvm.Fit, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_banana_mixes_better() -> None:
-    """E b = E a^2 = 1. Effective draws are counted by leapfrog step. The flow is trained to its end: one that is
-    stopped early leaves tails in which chains creep."""
+    """E b = E a^2 = 1. Effective draws are counted by leapfrog step. The flow is trained to its end: one that
+    is stopped early leaves tails in which chains creep."""
     svi = SVI(
         guide=Flow(num_hidden=32),
         objective=ELBO(num_particles=16),

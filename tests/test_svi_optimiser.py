@@ -124,9 +124,9 @@ def ratio(fit: lvm.Fit) -> float:
 
 
 def test_a_million_rows_by_minibatches_come_to_the_exact_posterior() -> None:
-    """Defaults, ten passes by batches of 1,000: averages see five whole ones, and by rows drawn with replacement
-    the mean would have an error of sqrt(1 / 5) posterior sds. An average of log sds is low by half their
-    variance: 0.013 at steps of 0.03, and in proportion to their size."""
+    """Defaults, ten passes by batches of 1,000: averages see five whole ones, and by rows drawn with
+    replacement the mean would have an error of sqrt(1 / 5) posterior sds. An average of log sds is low by
+    half their variance: 0.013 at steps of 0.03, and in proportion to their size."""
     mean, sd, log_evidence = exact_location(ROWS)
     settings = {"batch_size": 1000, "num_steps": 10_000, "num_draws": 50}
     fits = [lvm.fit(location, ROWS, SVI(backend="numpyro", **settings), seed=s) for s in range(4)]

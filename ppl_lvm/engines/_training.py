@@ -54,8 +54,8 @@ def averages_decay(steps: int) -> float:
 
     Steps of a constant size scatter about the optimum of many rows by several sds, where the bound is no
     parabola, so that their mean is biased. Sizes that fall with the length of the run to a power between 1/2
-    and 1 remove the bias and still forget the start (Polyak and Juditsky 1992, assumption 2.2). At 3,000 steps
-    0.1 gave the best bounds; smaller ones leave guides too wide in so short a run (docs/benchmarks.md).
+    and 1 remove the bias and still forget the start (Polyak and Juditsky 1992). At 3,000 steps 0.1 gave the
+    best bounds; smaller factors leave guides too wide in so short a run (docs/benchmarks.md).
     """
     return float(min(1.0, 0.1 * (3000 / steps) ** 0.6))
 
