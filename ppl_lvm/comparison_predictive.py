@@ -8,7 +8,6 @@ of n paired differences, sqrt(n) sd (Vehtari, Gelman and Gabry 2017, *Statistics
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_lvm.predictive import effective_size
-from ppl_lvm.ranking import loo
+from ppl_lvm.ranking import loo, num_bad
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -111,14 +110,12 @@ def _loo(fit: Fit) -> _Score:
     if drawn < FEWEST_DRAWS:
         raise ValueError(f"{drawn} draws are too few for LOO (at least {FEWEST_DRAWS})")
     tree = fit.to_arviz()
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # of large k, which bad_k counts
-        found = loo(fit, tree)
+    found = loo(fit, tree)
     pointwise = np.asarray(found.elpd_i, dtype=float).ravel()
     lost = int((~np.isfinite(pointwise)).sum())
     if lost:
         raise ValueError(f"PSIS found no finite value for {lost} of {len(pointwise)} rows; use more draws")
-    bad = int((np.asarray(found.pareto_k).ravel() > found.good_k).sum())
+    bad = num_bad(found)
     note = f"Pareto k of {bad} of {len(pointwise)} rows is above {found.good_k:.2f}" if bad else ""
     return _Score(pointwise, _loo_error(fit, tree), "loo", float(found.p), float(bad), note)
 

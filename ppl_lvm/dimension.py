@@ -34,7 +34,8 @@ class DimensionChoice:
         A row per dimension: ``log_likelihood`` (nats), ``num_parameters``, ``aic``, ``bic``, and where they
         were asked for or exist ``laplace_evidence`` (nats, up to a constant that all rows share),
         ``elpd_loo`` (nats) with its standard error ``se``, and its difference from the best, ``elpd_diff``,
-        with the standard error ``dse`` of the paired terms.
+        with the standard error ``dse`` of the paired terms; ``bad_k`` counts the rows whose Pareto k is too
+        large for ``elpd_loo`` to be reliable.
     best
         The dimension that each criterion prefers, by its column; for ``elpd_loo`` the smallest one whose
         difference from the best is within its standard error; ``ard`` is the number of columns that stay.
@@ -105,7 +106,7 @@ def choose_dimension(
     if loo is not None:
         for q in wanted:
             whole = fit_to_the_end(dataclasses.replace(model, latent_dim=q), data, loo, **settings)
-            scores[q] = _loo(whole)
+            scores[q], rows[q]["bad_k"] = _loo(whole)
     found = None
     if ard is not None:
         found = fit(dataclasses.replace(model, latent_dim=max(wanted), ard=True), data, ard, **settings)
@@ -152,16 +153,17 @@ def _laplace_evidence(found: Fit) -> float | None:
     return laplace_evidence(own, model.latent_dim) if own is not None and own.complete else None
 
 
-def _loo(found: Fit) -> np.ndarray:
-    """Leave-one-out log predictive densities of the rows, (n,)."""
-    from ppl_lvm.ranking import loo
+def _loo(found: Fit) -> tuple[np.ndarray, int]:
+    """Leave-one-out log predictive densities of the rows, (n,), and how many of them are not reliable."""
+    from ppl_lvm.ranking import loo, num_bad
 
     if found.is_point:
         raise ValueError(
             f"loo: {type(found.engine).__name__} gives points, which leave-one-out cannot score; use an "
             "engine with draws, such as NUTS()."
         )
-    return np.asarray(loo(found).elpd_i, dtype=float).ravel()
+    scores = loo(found)
+    return np.asarray(scores.elpd_i, dtype=float).ravel(), num_bad(scores)
 
 
 def _add_loo(table: pd.DataFrame, scores: Mapping[int, np.ndarray]) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,7 +118,9 @@ def _by_loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
         raise ValueError(
             f"by: {points} are points, which LOO cannot rank; use by='bic', or fit with SVI or NUTS."
         )
-    return arviz_stats.compare({name: _named_loo(name, fit) for name, fit in fits.items()})
+    found = {name: _named_loo(name, fit) for name, fit in fits.items()}
+    with _silent():
+        return arviz_stats.compare(found)
 
 
 def _named_loo(name: str, fit: Fit) -> Any:
@@ -154,8 +158,23 @@ def loo(fit: Fit, tree: Any = None) -> Any:
     if guide and "log_q" in fit.sample_stats and used["draw"] == drawn["draw"]:  # type: ignore[operator]  # not None
         stats: Any = fit.sample_stats
         log_p, log_q = stats["log_p"].values.reshape(-1), stats["log_q"].values.reshape(-1)
-        return arviz_stats.loo_approximate_posterior(tree, log_p, log_q, pointwise=True)
-    return arviz_stats.loo(tree, pointwise=True)
+        with _silent():
+            return arviz_stats.loo_approximate_posterior(tree, log_p, log_q, pointwise=True)
+    with _silent():
+        return arviz_stats.loo(tree, pointwise=True)
+
+
+def num_bad(found: Any) -> int:
+    """Of how many data Pareto's k is above what makes LOO reliable."""
+    return int((np.asarray(found.pareto_k).ravel() > found.good_k).sum())
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without ArviZ's warnings of large k, which tables have as a column (``bad_k``, ArviZ's ``warning``)."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _only(tree: Any) -> str:

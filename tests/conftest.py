@@ -94,6 +94,21 @@ def changes(before: State, after: State, exempt: frozenset[str] = frozenset()) -
     return found
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the dear cases of ``slow_cases.txt`` as slow: those of which a cheaper case of the same test, or of
+    the same code, stays among the others."""
+    folder = Path(__file__).parent
+    slow = {line for line in (folder / "slow_cases.txt").read_text().splitlines() if line}
+    for item in items:
+        name = item.path.relative_to(folder).as_posix() + item.nodeid[item.nodeid.index("::") :]
+        if name in slow:
+            item.add_marker(pytest.mark.slow)
+            slow.discard(name)
+    if slow and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        raise pytest.UsageError(f"slow_cases.txt: no such tests: {sorted(slow)}")
+
+
 @pytest.fixture(autouse=True)
 def global_state_untouched(request: pytest.FixtureRequest) -> Generator[None]:
     """Fail a test that leaves random states, dtypes, parameter store, flags or JAX's settings changed."""

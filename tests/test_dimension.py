@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.decomposition._pca import _infer_dimension
@@ -77,6 +79,11 @@ def test_bad_input_is_an_error_in_words(x: np.ndarray) -> None:
 
 
 def test_any_engine_with_draws_gives_loo(x: np.ndarray) -> None:
-    found = lvm.choose_dimension(models.PPCA(1), x[:60], (1, 2), loo=SVI(num_steps=200, num_draws=100))
+    """A row far out has too large a k, which the table counts and no library warns of."""
+    rows = x[:60] * np.where(np.arange(60) == 0, 20.0, 1.0)[:, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = lvm.choose_dimension(models.PPCA(1), rows, (1, 2), loo=SVI(num_steps=200, num_draws=100))
     assert np.isfinite(found.table["elpd_loo"]).all()
+    assert (found.table["bad_k"] >= 1).all()
     assert (found.table["se"] > 0).all()

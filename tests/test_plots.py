@@ -70,7 +70,7 @@ def world() -> World:
         ),
         "_nuts $100": lvm.fit(mixture, x, NUTS(backend="numpyro", num_warmup=150, num_samples=100)),
     }
-    y = {"y": np.array([28.0, 8.0, -3.0, 7.0]), "sigma": np.array([15.0, 10.0, 16.0, 11.0])}
+    y = {"y": np.array([28.0, 8.0, -3.0]), "sigma": np.array([15.0, 10.0, 16.0])}
     points = {"em": fits["em"], "map": lvm.fit(mixture, x, EM(num_init=2, estimate="map"))}
     factors = models.FactorAnalysis(latent_dim=1)
     short = NUTS(backend="numpyro", num_warmup=100, num_samples=60, num_chains=2)
@@ -85,7 +85,7 @@ def world() -> World:
         lvm.fit(factors, x, short),
         lvm.fit(models.FactorAnalysis(latent_dim=2), x, EM()),
         lvm.fit(hmm, [c.astype(float)[:, None] for c in counts], EM(num_init=2)),
-        lvm.choose_dimension(models.PPCA(1), x, (1, 2, 3), loo=SVI(num_steps=300), ard=short),
+        lvm.choose_dimension(models.PPCA(1), x, (1, 2), loo=SVI(num_steps=300), ard=short),
     )
 
 
@@ -137,7 +137,7 @@ def gaps(num: int) -> lvm.AmortisationGap:
     table = pd.DataFrame(
         {"amortisation": rng.gamma(2.0, 0.5, num), "approximation": rng.normal(0.3, 0.3, num)}
     )
-    table["inference"] = table.sum(1)
+    table["inference"] = table.sum(axis=1)
     for name in list(table):
         table[f"{name}_error"] = 0.1
     kinds = {"amortisation": "difference", "approximation": "at least", "inference": "at least"}

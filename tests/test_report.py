@@ -16,6 +16,7 @@ import pyro.distributions as dist
 import pytest
 from browser import NAMES, Browser, find_browser
 from helpers import BRIEF_CHECK
+from sklearn.datasets import load_iris
 
 import ppl_lvm as lvm
 from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, models
@@ -25,6 +26,7 @@ from ppl_lvm.report._story import as_text, formula, story_of
 from ppl_lvm.report._tables import show
 
 EVIL_FEATURE = '<b>&"petal'
+FEATURES = ["length (cm)", EVIL_FEATURE, "width", "petal width"]
 EVIL_FIT = "<script>alert('fit')</script>"
 VOID = {"br", "hr", "img", "input", "link", "meta", "source", "col", "base", "embed"}
 
@@ -92,10 +94,9 @@ def schools(y: Any, sigma: Any) -> None:
 
 @pytest.fixture(scope="module")
 def fits() -> dict[str, lvm.Fit]:
-    rng = np.random.default_rng(3)
-    rows = np.concatenate([rng.normal(0, 1, (60, 2)), rng.normal(5, 1, (40, 2))])
-    x = pd.DataFrame(rows, columns=["length (cm)", EVIL_FEATURE])
-    mixture = models.GaussianMixture(num_components=2, covariance="diag")
+    # shapes and settings of test_plots.py, so that programs are compiled once
+    x = pd.DataFrame(load_iris().data, columns=FEATURES)
+    mixture = models.GaussianMixture(num_components=3, covariance="diag")
     vi = lvm.fit(mixture, x, SVI(num_steps=200))
     return {
         "em": lvm.fit(mixture, x, EM(num_init=1)),
@@ -252,8 +253,8 @@ def test_verdicts_come_first(pages: dict[str, Page]) -> None:
 def test_model_and_data_are_described(pages: dict[str, Page]) -> None:
     text = "".join(pages["reference"].inside("model").text)
     for word in (
-        "GaussianMixture(num_components=2",
-        "100 rows",
+        "GaussianMixture(num_components=3",
+        "150 rows",
         "assignment",
         "discrete, summed out",
         "simplex",
@@ -271,8 +272,8 @@ def test_the_graph_and_the_story_are_there(pages: dict[str, Page]) -> None:
     alts = [str(attrs["alt"]) for attrs, _ in section.all("img")]
     assert any("assignment depends on weights" in alt and "observed: obs" in alt for alt in alts)
     story = " ".join("".join(section.inside("story").text).split())
-    assert "weights ~ Dirichlet(2) data (100) assignment ~ Categorical(weights)" in story.replace(
-        story[story.index(" loc ~") : story.index(" data (100)")], ""
+    assert "weights ~ Dirichlet(2) data (150) assignment ~ Categorical(weights)" in story.replace(
+        story[story.index(" loc ~") : story.index(" data (150)")], ""
     )
     plain = " ".join("".join(pages["a plain function"].inside("story").text).split())
     assert "mu ~ Normal(0, 5) tau ~ HalfNormal(5)" in plain
@@ -291,12 +292,12 @@ def test_predictions_are_there_with_their_errors(
     for note in scores["note"]:
         assert note in text
     rows = section.inside("checks").all("tr")
-    assert len(rows) == 1 + 2 * 4  # two columns, four statistics
+    assert len(rows) == 1 + 4 * 4  # four columns, four statistics
     assert EVIL_FEATURE in text
 
 
 def test_held_out_rows_are_named_as_such(fits: dict[str, lvm.Fit], tmp_path: Path) -> None:
-    rows = pd.DataFrame(np.random.default_rng(1).normal(2, 2, (20, 2)), columns=["length (cm)", EVIL_FEATURE])
+    rows = pd.DataFrame(np.random.default_rng(1).normal(2, 2, (20, 4)), columns=FEATURES)
     path = lvm.compare({"em": fits["em"], "vi": fits["vi"]}, "vi", data=rows).to_html(tmp_path / "r.html")
     section = Page(path.read_text("utf-8")).inside("prediction")
     text = " ".join("".join(section.text).split())
