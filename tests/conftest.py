@@ -96,8 +96,7 @@ def changes(before: State, after: State, exempt: frozenset[str] = frozenset()) -
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the dear cases of ``slow_cases.txt`` as slow: those of which a cheaper case of the same test, or of
-    the same code, stays among the others."""
+    """Mark the dear cases of ``slow_cases.txt`` as slow; cheaper ones of the same code are left unmarked."""
     folder = Path(__file__).parent
     slow = {line for line in (folder / "slow_cases.txt").read_text().splitlines() if line}
     for item in items:
