@@ -28,6 +28,7 @@ JOBS = {
     "svi_memory": ["svi_batches.py", "--backends", "numpyro", "--steps", "300", "--full-steps", "0"],
     "svi_known": ["svi_batches.py", "--known"],
     "svi_optimum": ["svi_optimum.py"],
+    "nuts_transport": ["nuts_transport.py"],
     "vae": ["vae.py"],
     "compile": ["compile.py"],
 }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_lvm.predictive import effective_size
-from ppl_lvm.ranking import loo, num_bad
+from ppl_lvm.ranking import loo_by_datum
 from ppl_lvm.result import Fit
 
 if TYPE_CHECKING:
@@ -104,18 +104,11 @@ def _held_out(fit: Fit, data: Any) -> _Score:
 def _loo(fit: Fit) -> _Score:
     if fit.is_point:
         raise ValueError("a point has no draws to reweight; give held-out data to compare(..., data=)")
-    if fit.posterior.attrs.get("draws") == "resampled" and not fit.status.ok:
-        raise ValueError("the importance weights are too uneven for LOO")
     drawn = fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"]
     if drawn < FEWEST_DRAWS:
         raise ValueError(f"{drawn} draws are too few for LOO (at least {FEWEST_DRAWS})")
     tree = fit.to_arviz()
-    found = loo(fit, tree)
-    pointwise = np.asarray(found.elpd_i, dtype=float).ravel()
-    lost = int((~np.isfinite(pointwise)).sum())
-    if lost:
-        raise ValueError(f"PSIS found no finite value for {lost} of {len(pointwise)} rows; use more draws")
-    bad = num_bad(found)
+    pointwise, bad, found = loo_by_datum(fit, tree)
     note = f"Pareto k of {bad} of {len(pointwise)} rows is above {found.good_k:.2f}" if bad else ""
     return _Score(pointwise, _loo_error(fit, tree), "loo", float(found.p), float(bad), note)
 

@@ -155,15 +155,15 @@ def _laplace_evidence(found: Fit) -> float | None:
 
 def _loo(found: Fit) -> tuple[np.ndarray, int]:
     """Leave-one-out log predictive densities of the rows, (n,), and how many of them are not reliable."""
-    from ppl_lvm.ranking import loo, num_bad
+    from ppl_lvm.ranking import loo_by_datum
 
     if found.is_point:
         raise ValueError(
             f"loo: {type(found.engine).__name__} gives points, which leave-one-out cannot score; use an "
             "engine with draws, such as NUTS()."
         )
-    scores = loo(found)
-    return np.asarray(scores.elpd_i, dtype=float).ravel(), num_bad(scores)
+    scores, bad, _ = loo_by_datum(found, found.to_arviz())
+    return scores, bad
 
 
 def _add_loo(table: pd.DataFrame, scores: Mapping[int, np.ndarray]) -> int:

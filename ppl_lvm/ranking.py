@@ -118,18 +118,19 @@ def _by_loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
         raise ValueError(
             f"by: {points} are points, which LOO cannot rank; use by='bic', or fit with SVI or NUTS."
         )
-    found = {name: _named_loo(name, fit) for name, fit in fits.items()}
+    for name, fit in fits.items():
+        _refuse_uneven_weights(fit, repr(name))
+    found = {name: loo(fit) for name, fit in fits.items()}
     with _silent():
         return arviz_stats.compare(found)
 
 
-def _named_loo(name: str, fit: Fit) -> Any:
+def _refuse_uneven_weights(fit: Fit, name: str) -> None:
     if fit.posterior.attrs.get("draws") == "resampled" and not fit.status.ok:
         raise ValueError(
-            f"fits: the importance weights of {name!r} are too uneven for LOO (effective size "
+            f"fits: the importance weights of {name} are too uneven for LOO (effective size "
             f"{fit.status.details.get('ess', 0):.0f}); fit a better proposal, or use NUTS."
         )
-    return loo(fit)
 
 
 def loo(fit: Fit, tree: Any = None) -> Any:
@@ -164,16 +165,29 @@ def loo(fit: Fit, tree: Any = None) -> Any:
         return arviz_stats.loo(tree, pointwise=True)
 
 
-def num_bad(found: Any) -> int:
-    """Of how many data Pareto's k is above what makes LOO reliable."""
-    return int((np.asarray(found.pareto_k).ravel() > found.good_k).sum())
+def loo_by_datum(fit: Fit, tree: Any) -> tuple[np.ndarray, int, Any]:
+    """Leave-one-out log densities (n,), for how many data Pareto's k is too large, and ArviZ's whole answer.
+
+    Raises
+    ------
+    ValueError
+        Where importance weights are too uneven, or PSIS has no finite value for a datum.
+    """
+    _refuse_uneven_weights(fit, fit.model.describe())
+    found = loo(fit, tree)
+    scores = np.asarray(found.elpd_i, dtype=float).ravel()
+    lost = int((~np.isfinite(scores)).sum())
+    if lost:
+        raise ValueError(f"PSIS found no finite value for {lost} of {len(scores)} rows; use more draws")
+    return scores, int((~(np.asarray(found.pareto_k).ravel() <= found.good_k)).sum()), found
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without ArviZ's warnings of large k, which tables have as a column (``bad_k``, ArviZ's ``warning``)."""
+    """Without ArviZ's warnings of large k, which tables have as a column (``bad_k``, ArviZ's ``warning``),
+    and NumPy's of weights that underflow or are all zero, whose scores are not finite."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto")
         yield
 
 

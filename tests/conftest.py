@@ -4,6 +4,7 @@ import os
 import random
 import sys
 from collections.abc import Generator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPO / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# XLA's older emitter of CPU code compiles in half the time (a mixture: 6 to 9 s for 17 to 21 s). Later
+# releases do not have it, and end the process at a flag they do not know. XLA_FLAGS="" takes the default.
+if version("jaxlib").startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 # float64 has to come from the package's own session, never from the surroundings.
 os.environ.pop("JAX_ENABLE_X64", None)
 
@@ -92,20 +97,6 @@ def changes(before: State, after: State, exempt: frozenset[str] = frozenset()) -
             shown = f"{earlier!r} -> {value!r}"
             found.append(f"{name} ({shown})" if len(shown) < 120 else name)
     return found
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the dear cases of ``slow_cases.txt`` as slow; cheaper ones of the same code are left unmarked."""
-    folder = Path(__file__).parent
-    slow = {line for line in (folder / "slow_cases.txt").read_text().splitlines() if line}
-    for item in items:
-        name = item.path.relative_to(folder).as_posix() + item.nodeid[item.nodeid.index("::") :]
-        if name in slow:
-            item.add_marker(pytest.mark.slow)
-            slow.discard(name)
-    if slow and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        raise pytest.UsageError(f"slow_cases.txt: no such tests: {sorted(slow)}")
 
 
 @pytest.fixture(autouse=True)

@@ -393,6 +393,7 @@ def test_the_second_fit_compiles_nothing() -> None:
     assert seen == []
 
 
+@pytest.mark.slow
 def test_data_sets_in_one_program_have_the_draws_that_each_has_alone() -> None:
     """Few steps: beyond some fifty, rounding has moved a trajectory to another course."""
     from ppl_lvm.core import Run

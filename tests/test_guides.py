@@ -320,7 +320,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"seeks a mode.*use ELBO"):
         lvm.fit(rate, COUNTS, SVI(guide="laplace", objective=Renyi()))
     point = lvm.fit(rate, COUNTS, MAP(backend="pyro", num_init=1))
-    with pytest.raises(ValueError, match="no density to weigh"):
+    with pytest.raises(ValueError, match="no guide whose density"):
         lvm.fit(rate, COUNTS, ImportanceSampling(proposal=point))
 
 

@@ -868,6 +868,7 @@ def test_minibatch_svi_finds_the_states(separated: list[np.ndarray], backend: st
     np.testing.assert_allclose(rate[order], [[2.0, 7.0], [8.0, 4.0]], atol=1.5)  # prior and noise: sd 0.3
 
 
+@pytest.mark.slow
 def test_nuts_importance_sampling_and_em_run(separated: list[np.ndarray]) -> None:
     point = lvm.fit(HMM(2), separated, lvm.EM(num_init=2), seed=0)
     assert point.predict(separated).shape == (8, 30)

@@ -40,7 +40,9 @@ def same(a: lvm.Fit, b: lvm.Fit) -> bool:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("objective", [ELBO(), Renyi(num_particles=3)], ids=["elbo", "iwae"])
+@pytest.mark.parametrize(
+    "objective", [ELBO(), pytest.param(Renyi(num_particles=3), marks=pytest.mark.slow)], ids=["elbo", "iwae"]
+)
 def test_a_resumed_run_is_the_undisturbed_one(backend: str, objective: object, tmp_path: Path) -> None:
     whole = train(backend, objective=objective, validation=0.2)
     train(backend, objective=objective, validation=0.2, num_epochs=2, checkpoint=tmp_path)

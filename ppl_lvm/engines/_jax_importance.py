@@ -59,7 +59,7 @@ def _prior_draws(density: Density, seed: int, num: int, data: Any, params: dict[
     if density.draw_prior is not None:
         return {k: jnp.asarray(v) for k, v in density.draw_prior(seed, num, params).items()}
     if density.sample_prior is None:
-        raise ValueError("ImportanceSampling: the prior cannot be drawn from; use an SVI fit as proposal.")
+        raise ValueError("ImportanceSampling: the prior cannot be drawn from; use a fit as proposal.")
     draw = _mapped(("prior draws", density.key), density.sample_prior)
     keys = jax.random.split(jax.random.key(seed), num)
     return draw(keys, data, {k: jnp.asarray(v) for k, v in params.items()})

@@ -31,8 +31,6 @@ def settled(engine: SVI, problem: Problem) -> SVI:
     epochs = by_epochs(engine, problem)
     if not epochs:
         engine = _settled_for_batches(engine, problem)
-    if engine.average and engine.learning_rate_decay is None:
-        engine = dataclasses.replace(engine, learning_rate_decay=averages_decay(engine.steps_for(problem)))
     values: dict[str, Any] = {
         k: v for k, v in (_NETWORKS if epochs else _GUIDE).items() if getattr(engine, k) is None
     }
@@ -47,17 +45,6 @@ def settled(engine: SVI, problem: Problem) -> SVI:
                 "num_epochs": -(-steps // max(1, round(n * (1 - engine.validation)) // size)),
             }
     return dataclasses.replace(engine, **values)
-
-
-def averages_decay(steps: int) -> float:
-    """The factor that step sizes have shrunk by at the end of a run that is averaged.
-
-    Steps of a constant size scatter about the optimum of many rows by several sds, where the bound is no
-    parabola, so that their mean is biased. Sizes that fall with the length of the run to a power between 1/2
-    and 1 remove the bias and still forget the start (Polyak and Juditsky 1992). At 3,000 steps 0.1 gave the
-    best bounds; smaller factors leave guides too wide in so short a run (docs/benchmarks.md).
-    """
-    return float(min(1.0, 0.1 * (3000 / steps) ** 0.6))
 
 
 def _settled_for_batches(engine: SVI, problem: Problem) -> SVI:

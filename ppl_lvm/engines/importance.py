@@ -36,7 +36,7 @@ class ImportanceSampling(Engine):
     num_samples
         Draws of the proposal, and resampled draws in ``fit.posterior``.
     proposal
-        ``"prior"``, or an SVI fit of the same model, whose guide is drawn from.
+        ``"prior"``, or a fit of the same model by SVI, Laplace or Pathfinder, whose guide is drawn from.
     backend
         ``"pyro"``, ``"numpyro"`` or ``"auto"``: the proposal's own; for the prior NumPyro where there
         is a twin.
@@ -56,7 +56,9 @@ class ImportanceSampling(Engine):
         if not (
             self.proposal == "prior" if isinstance(self.proposal, str) else isinstance(self.proposal, Fit)
         ):
-            raise TypeError(f"proposal: expected 'prior' or an SVI fit, got {self.proposal!r}.")
+            raise TypeError(
+                f"proposal: expected 'prior' or a fit by SVI, Laplace or Pathfinder, got {self.proposal!r}."
+            )
         settle_folder(self)
 
     def backend_for(self, problem: Problem) -> str:
@@ -86,14 +88,16 @@ class ImportanceSampling(Engine):
         if not isinstance(proposal, Fit):
             improper = [s.name for s in problem.latents() if not s.proper]
             return (
-                f"the prior of {improper} cannot be drawn from; use an SVI fit as proposal"
+                f"the prior of {improper} cannot be drawn from; use a fit by SVI, Laplace or Pathfinder as "
+                "proposal"
                 if improper
                 else None
             )
-        if proposal.draws is None or "log_q" not in (proposal.sample_stats or {}):
+        weighed = proposal.draws is not None and "log_q" in (proposal.sample_stats or {})
+        if not weighed or not hasattr(proposal.engine, "guide"):
             return (
-                f"a {type(proposal.engine).__name__} fit has no density to weigh its draws with; "
-                "use an SVI fit as proposal"
+                f"a fit by {type(proposal.engine).__name__} has no guide whose density its draws could be "
+                "weighed with; use one by SVI, Laplace or Pathfinder as proposal"
             )
         sites = {s.name for s in problem.latents(discrete=False)}
         if not sites <= set(proposal.draws.data_vars):

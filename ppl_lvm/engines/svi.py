@@ -70,9 +70,8 @@ class SVI(Engine):
         (others in each epoch).
     learning_rate, learning_rate_decay, schedule, warmup_steps
         Adam's step size (default 0.03; 0.001 for trainings by epochs), the factor it has shrunk by at the
-        last step (default 0.02; with averages 0.1 at 3,000 steps, falling as steps**-0.6; 1 for trainings by
-        epochs), along an "exponential", "cosine" or "linear" curve, after ``warmup_steps`` in which it grows
-        from 0.
+        last step (default 0.02; 1 for trainings by epochs), along an "exponential", "cosine" or "linear"
+        curve, after ``warmup_steps`` in which it grows from 0.
     clip_norm
         The norm beyond which the gradient of a param is clipped. None: 10 times its running root mean
         square (no clipping in trainings by epochs). A fixed norm that noise exceeds moves the optimum: with
@@ -252,9 +251,9 @@ class SVI(Engine):
         return None
 
     def steps_for(self, problem: Problem) -> int:
-        """Number of optimiser steps, from num_steps or num_epochs."""
+        """Number of optimiser steps, from num_steps or num_epochs (whose last rows may not fill a batch)."""
         if self.num_epochs is not None and self.batch_size and problem.num_data:
-            return self.num_epochs * -(-problem.num_data // self.batch_size)
+            return self.num_epochs * max(1, problem.num_data // self.batch_size)
         return self.num_steps if self.num_steps is not None else 3000
 
     def run(self, problem: Problem, run: Run) -> Fit:
