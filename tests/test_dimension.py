@@ -9,7 +9,7 @@ import pytest
 from sklearn.decomposition._pca import _infer_dimension
 
 import ppl_lvm as lvm
-from ppl_lvm import EM, NUTS, SVI, models
+from ppl_lvm import EM, NUTS, SVI, ImportanceSampling, models
 
 TRUE_DIM, D = 3, 8
 
@@ -76,6 +76,8 @@ def test_bad_input_is_an_error_in_words(x: np.ndarray) -> None:
         lvm.choose_dimension(models.PPCA(1), x, (1, D))
     with pytest.raises(ValueError, match="points"):
         lvm.choose_dimension(models.PPCA(1), x, (1, 2), loo=EM())
+    with pytest.raises(ValueError, match="too uneven for LOO"):
+        lvm.choose_dimension(models.PPCA(1), x, (1, 2), loo=ImportanceSampling(num_samples=50))
 
 
 def test_any_engine_with_draws_gives_loo(x: np.ndarray) -> None:

@@ -93,8 +93,8 @@ class ImportanceSampling(Engine):
                 if improper
                 else None
             )
-        weighed = proposal.draws is not None and "log_q" in (proposal.sample_stats or {})
-        if not weighed or not hasattr(proposal.engine, "guide"):
+        has_guide = "log_q" in (proposal.sample_stats or {}) and hasattr(proposal.engine, "guide")
+        if proposal.draws is None or not has_guide:
             return (
                 f"a fit by {type(proposal.engine).__name__} has no guide whose density its draws could be "
                 "weighed with; use one by SVI, Laplace or Pathfinder as proposal"
