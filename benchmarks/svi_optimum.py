@@ -5,8 +5,8 @@
 With so many rows the posterior is Gaussian about the mode of the likelihood (the prior moves it by 1e-3 sds),
 which Newton steps from the truth find. The best guide of independent blocks has its mean there, and in each
 block the inverse of that block of minus the Hessian (for the weights, whose block is a Dirichlet, the nearest
-that it has). Shifts are in the sds of this guide, widths over them; ``short`` is by how many nats the bound is
-below that of the best guide.
+that it has). Shifts are in the sds of this guide, widths over them; ``short`` is by how many nats the bound
+is below that of the best guide.
 """
 
 from __future__ import annotations
