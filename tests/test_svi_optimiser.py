@@ -52,7 +52,7 @@ def steps_of(backend: str, slopes_: np.ndarray, clip: float | None) -> np.ndarra
         from ppl_lvm.engines._pyro_adam import Adam
 
         own = torch.nn.Parameter(torch.tensor(params))
-        optimiser = Adam([own], lr=0.1, lrd=0.99, clip_norm=clip)
+        optimiser = Adam([own], lr=0.1, lrd=0.99, clip_norm=clip, forgetting=0.6)
         for slope in slopes_:
             own.grad = torch.tensor(slope)
             optimiser.step()
@@ -64,7 +64,7 @@ def steps_of(backend: str, slopes_: np.ndarray, clip: float | None) -> np.ndarra
     from ppl_lvm.engines._jax_adam import adam
 
     with jax.enable_x64(True):
-        rule = adam(lambda count: 0.1 * 0.99**count, clip)
+        rule = adam(lambda count: 0.1 * 0.99**count, clip, 0.6)
         state, now = rule.init(jnp.asarray(params)), jnp.asarray(params)
         update = jax.jit(rule.update)
         for slope in slopes_:

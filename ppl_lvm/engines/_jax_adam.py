@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ppl_lvm.engines._adam import CLIP, EPSILON, FIRST_MOMENT, FORGETTING, LEAST_WEIGHT
+from ppl_lvm.engines._adam import CLIP, EPSILON, FIRST_MOMENT, LEAST_WEIGHT
 
 
 class State(NamedTuple):
@@ -21,7 +21,9 @@ class State(NamedTuple):
     square: Any
 
 
-def adam(rate: Callable[[Any], Any], clip_norm: float | None) -> optax.GradientTransformation:
+def adam(
+    rate: Callable[[Any], Any], clip_norm: float | None, forgetting: float
+) -> optax.GradientTransformation:
     """``rate`` gives the step size by the number of steps before; ``clip_norm`` None clips relatively."""
 
     def init(params: Any) -> State:
@@ -34,7 +36,7 @@ def adam(rate: Callable[[Any], Any], clip_norm: float | None) -> optax.GradientT
         count, size = state.count + 1, rate(state.count)
         leaves, structure = jax.tree_util.tree_flatten(slopes)
         old = [jax.tree_util.tree_leaves(part) for part in (state.first, state.second, state.square)]
-        new = [_one(size, count, clip_norm, *parts) for parts in zip(leaves, *old, strict=True)]
+        new = [_one(size, count, clip_norm, forgetting, *parts) for parts in zip(leaves, *old, strict=True)]
         steps, *moments = (jax.tree_util.tree_unflatten(structure, part) for part in zip(*new, strict=True))
         return steps, State(count, *moments)
 
@@ -42,7 +44,14 @@ def adam(rate: Callable[[Any], Any], clip_norm: float | None) -> optax.GradientT
 
 
 def _one(
-    rate: Any, count: Any, clip_norm: float | None, slope: Any, first: Any, second: Any, square: Any
+    rate: Any,
+    count: Any,
+    clip_norm: float | None,
+    forgetting: float,
+    slope: Any,
+    first: Any,
+    second: Any,
+    square: Any,
 ) -> tuple[Any, Any, Any, Any]:
     """The step of one param, and its moments after it."""
     number = count.astype(slope.dtype)
@@ -53,7 +62,7 @@ def _one(
         limit = jnp.asarray(clip_norm, slope.dtype)
     slope = jnp.where(norm > limit, limit / norm, 1.0) * slope
     square = square + jnp.maximum(1 / number, LEAST_WEIGHT) * (jnp.minimum(norm, limit) ** 2 - square)
-    kept = 1 - number**-FORGETTING
+    kept = 1 - number**-forgetting
     first = FIRST_MOMENT * first + (1 - FIRST_MOMENT) * slope
     second = kept * second + (1 - kept) * slope**2
     mean = first / (1 - FIRST_MOMENT**number)

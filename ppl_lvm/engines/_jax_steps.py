@@ -18,6 +18,7 @@ from ppl_lvm.backends._jax_guides import guide_key
 from ppl_lvm.backends._numpyro import cached
 from ppl_lvm.backends.density import Density
 from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._adam import forgetting
 from ppl_lvm.engines._batches import Batches
 from ppl_lvm.engines._checkpoint import Arrays
 from ppl_lvm.engines._interrupt import Interrupt
@@ -206,7 +207,7 @@ def _named(tree: Any) -> dict[str, Any]:
 
 def _optimiser(engine: SVI, steps: int) -> Any:
     rate = optax.exponential_decay(engine.learning_rate, steps, engine.learning_rate_decay)
-    return adam(rate, engine.clip_norm)
+    return adam(rate, engine.clip_norm, forgetting(engine))
 
 
 def _block(

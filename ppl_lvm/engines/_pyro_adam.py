@@ -8,15 +8,18 @@ from typing import Any
 
 import torch
 
-from ppl_lvm.engines._adam import CLIP, EPSILON, FIRST_MOMENT, FORGETTING, LEAST_WEIGHT
+from ppl_lvm.engines._adam import CLIP, EPSILON, FIRST_MOMENT, LEAST_WEIGHT
 
 
 class Adam(torch.optim.Optimizer):
     """``lr`` is the first step's size, ``lrd`` the factor by which each step shrinks it; ``clip_norm`` None
-    clips relatively. A param's state has ``step``, ``first``, ``second`` and ``square``."""
+    clips relatively; ``forgetting`` is the exponent of the second moments. A param's state has ``step``,
+    ``first``, ``second`` and ``square``."""
 
-    def __init__(self, params: Iterable[Any], lr: float, lrd: float, clip_norm: float | None) -> None:
-        super().__init__(params, {"lr": lr, "lrd": lrd, "clip_norm": clip_norm})
+    def __init__(
+        self, params: Iterable[Any], lr: float, lrd: float, clip_norm: float | None, forgetting: float
+    ) -> None:
+        super().__init__(params, {"lr": lr, "lrd": lrd, "clip_norm": clip_norm, "forgetting": forgetting})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # overloads
@@ -40,7 +43,7 @@ class Adam(torch.optim.Optimizer):
             slope = slope * (limit / norm)
         weight = max(1 / number, LEAST_WEIGHT)
         state["square"] += weight * (min(norm, limit) ** 2 - state["square"])
-        kept = 1 - number**-FORGETTING
+        kept = 1 - number ** -group["forgetting"]
         first, second = state["first"], state["second"]
         first.mul_(FIRST_MOMENT).add_(slope, alpha=1 - FIRST_MOMENT)
         second.mul_(kept).addcmul_(slope, slope, value=1 - kept)

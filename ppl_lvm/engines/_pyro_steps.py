@@ -15,6 +15,7 @@ from ppl_lvm.backends._pyro_flow import pace
 from ppl_lvm.backends._pyro_trace import to_torch
 from ppl_lvm.backends.session import generator_states, set_generator_states
 from ppl_lvm.core import Problem, Run
+from ppl_lvm.engines._adam import forgetting
 from ppl_lvm.engines._batches import Batches
 from ppl_lvm.engines._checkpoint import Arrays
 from ppl_lvm.engines._interrupt import Interrupt
@@ -188,6 +189,7 @@ def optimiser(engine: SVI, steps: int, guide: Callable[..., Any]) -> Any:
             "lr": rate * pace(guide, name),
             "lrd": decay ** (1.0 / steps),
             "clip_norm": engine.clip_norm,
+            "forgetting": forgetting(engine),
         }
 
     return pyro.optim.PyroOptim(Adam, settings)
