@@ -518,7 +518,7 @@ def test_wrapped_lines_fit_and_keep_every_word() -> None:
 def test_dollars_start_no_formula() -> None:
     x = pd.DataFrame(load_iris().data, columns=["$a_b", "c$ 50 %", "d", "e"])
     fit = lvm.fit(models.GaussianMixture(num_components=3, covariance="diag"), x, EM(num_init=1))
-    figure = plots.plot_clusters(fit)
+    figure = plots.plot_clusters(fit, features=["$a_b", "c$ 50 %"])
     FigureCanvasAgg(figure).draw()
     comparison = plots.plot_comparison(lvm.compare({"em$": fit, "b$": fit}, spot_check=BRIEF_CHECK))
     FigureCanvasAgg(comparison).draw()

@@ -127,7 +127,7 @@ def ratio(fit: lvm.Fit) -> float:
 LOW = float(0.013 * (0.02 ** np.linspace(0.5, 1, 100)).mean())
 
 
-@pytest.mark.parametrize("num_steps", [3000, 10_000])
+@pytest.mark.parametrize("num_steps", [3000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_million_rows_by_minibatches_come_to_the_exact_posterior(num_steps: int) -> None:
     """3 and 10 passes by batches of 1,000, of which averages see half. The mean of as many rows drawn with
     replacement would have an error of sqrt(1 / 1.5) and sqrt(1 / 5) posterior sds; whole passes have none."""
@@ -172,6 +172,7 @@ def test_first_gradients_do_not_hold_the_last_steps_back() -> None:
     assert (np.abs(np.log(widths).mean(0) + LOW) < 4 * errors + LOW).all()
 
 
+@pytest.mark.slow
 def test_steps_of_a_constant_size_end_beside_the_optimum() -> None:
     """Scatter of mu adds to the spread that sigma is fitted to: its log is high by v / sqrt(2 n) sds, where v
     is the variance of the steps in squared posterior sds, which goes with their size."""

@@ -30,7 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "eight_schools": {"num_samples": 3000, "target_accept": 0.95},
     "gp_pois_regr": {"num_samples": 3500, "target_accept": 0.95},
     "hmm_example": {"num_samples": 2500},
-    "low_dim_gauss_mix": {"num_samples": 1500},
+    "low_dim_gauss_mix": {"num_samples": 2000},
 }
 SLOW = ("arma", "gp_pois_regr", "hmm_example")
 
