@@ -119,16 +119,16 @@ def _by_loo(fits: Mapping[str, Fit]) -> pd.DataFrame:
             f"by: {points} are points, which LOO cannot rank; use by='bic', or fit with SVI or NUTS."
         )
     for name, fit in fits.items():
-        _refuse_uneven_weights(fit, repr(name))
+        _refuse_uneven_weights(fit, f"fits: the importance weights of {name!r}")
     found = {name: loo(fit) for name, fit in fits.items()}
     with _silent():
         return arviz_stats.compare(found)
 
 
-def _refuse_uneven_weights(fit: Fit, name: str) -> None:
+def _refuse_uneven_weights(fit: Fit, which: str) -> None:
     if fit.posterior.attrs.get("draws") == "resampled" and not fit.status.ok:
         raise ValueError(
-            f"fits: the importance weights of {name} are too uneven for LOO (effective size "
+            f"{which} are too uneven for LOO (effective size "
             f"{fit.status.details.get('ess', 0):.0f}); fit a better proposal, or use NUTS."
         )
 
@@ -156,12 +156,11 @@ def loo(fit: Fit, tree: Any = None) -> Any:
     if drawn["chain"] * drawn["draw"] != used["chain"] * used["draw"]:
         tree["posterior"] = tree["posterior"].isel(draw=slice(0, used["draw"]), chain=slice(0, used["chain"]))
     guide = fit.posterior.attrs.get("draws") == "independent" and fit.sample_stats is not None
-    if guide and "log_q" in fit.sample_stats and used["draw"] == drawn["draw"]:  # type: ignore[operator]  # not None
-        stats: Any = fit.sample_stats
-        log_p, log_q = stats["log_p"].values.reshape(-1), stats["log_q"].values.reshape(-1)
-        with _silent():
-            return arviz_stats.loo_approximate_posterior(tree, log_p, log_q, pointwise=True)
     with _silent():
+        if guide and "log_q" in fit.sample_stats and used["draw"] == drawn["draw"]:  # type: ignore[operator]  # not None
+            stats: Any = fit.sample_stats
+            log_p, log_q = stats["log_p"].values.reshape(-1), stats["log_q"].values.reshape(-1)
+            return arviz_stats.loo_approximate_posterior(tree, log_p, log_q, pointwise=True)
         return arviz_stats.loo(tree, pointwise=True)
 
 
@@ -173,7 +172,7 @@ def loo_by_datum(fit: Fit, tree: Any) -> tuple[np.ndarray, int, Any]:
     ValueError
         Where importance weights are too uneven, or PSIS has no finite value for a datum.
     """
-    _refuse_uneven_weights(fit, fit.model.describe())
+    _refuse_uneven_weights(fit, "the importance weights")
     found = loo(fit, tree)
     scores = np.asarray(found.elpd_i, dtype=float).ravel()
     lost = int((~np.isfinite(scores)).sum())
@@ -184,9 +183,10 @@ def loo_by_datum(fit: Fit, tree: Any) -> tuple[np.ndarray, int, Any]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without ArviZ's warnings of large k, which tables have as a column (``bad_k``, ArviZ's ``warning``),
-    and NumPy's of weights that underflow or are all zero, whose scores are not finite."""
+    """Without the warnings of PSIS."""
+    # NumPy's: weights that underflow or are all zero, whose scores are not finite and refused as such
     with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # said once, of all data together; tables count them by fit (``bad_k``, ArviZ's ``warning``)
         warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto")
         yield
 

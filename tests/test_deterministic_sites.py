@@ -86,6 +86,7 @@ def test_values_are_those_of_single_runs(program: Callable[..., None], num: int)
     for name in names:
         assert found[name].shape == expected[name].shape == (num, *problem.sites[name].shape)
         assert found[name].dtype == expected[name].dtype
+        # sums of vectors in another order: a few units in the last place
         np.testing.assert_allclose(
             found[name], expected[name], rtol=4 * np.finfo(float).eps
         )  # of one or two operations

@@ -320,3 +320,9 @@ def test_programs_that_need_all_rows_get_them(monkeypatch: Any) -> None:
             pyro.sample("obs", dist.Normal(mu, 1.0), obs=y)
 
     assert prepare(fixed, np.zeros(200), few_rows=True).num_data == 200
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(100, 3), (66, 9), (199, 3), (300, 3)])
+def test_an_epoch_has_the_steps_of_its_batches(batch_size: int, steps: int) -> None:
+    """Rows that do not fill a batch are left out of an epoch, and take no step of their own."""
+    assert SVI(num_epochs=3, batch_size=batch_size).steps_for(prepare(regression, line(199))) == steps

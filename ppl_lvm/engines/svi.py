@@ -251,7 +251,7 @@ class SVI(Engine):
         return None
 
     def steps_for(self, problem: Problem) -> int:
-        """Number of optimiser steps, from num_steps or num_epochs (whose last rows may not fill a batch)."""
+        """Number of optimiser steps; an epoch's rows that do not fill a batch are left out of it."""
         if self.num_epochs is not None and self.batch_size and problem.num_data:
             return self.num_epochs * max(1, problem.num_data // self.batch_size)
         return self.num_steps if self.num_steps is not None else 3000
