@@ -129,7 +129,7 @@ def _refuse_uneven_weights(fit: Fit, which: str) -> None:
     if fit.posterior.attrs.get("draws") == "resampled" and not fit.status.ok:
         raise ValueError(
             f"{which} are too uneven for LOO (effective size "
-            f"{fit.status.details.get('ess', 0):.0f}); fit a better proposal, or use NUTS."
+            f"{fit.status.details.get('ess', 0):.0f}); fit a better proposal, or use NUTS"
         )
 
 
